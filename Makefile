@@ -1,0 +1,101 @@
+# One step each from a clone to a report. `make` alone lists the targets.
+#
+# Every step leaves a stamp when it has finished, so an interrupted `make demo` goes on where it stopped, and a changed
+# config repeats its own step and what follows. (A stamp, because a store has a manifest from its first shard on and a
+# training its first checkpoint after an epoch: that such a file exists does not say that it is finished.)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+DEMO := runs/demo
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# Jobs use every core; tests work on matrices so small that a second thread only waits. `make demo THREADS=4` to share.
+THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+demo bench: export OMP_NUM_THREADS := $(THREADS)
+test test-slow: export OMP_NUM_THREADS := 1
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do \
+	    printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+# Where no NVIDIA driver is found, the CPU build of torch is a tenth of the size of the default one.
+CPU_TORCH := https://download.pytorch.org/whl/cpu
+
+.PHONY: setup
+setup: $(READY) ## install lcg and its tools, in pinned versions, into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "constraints.txt needs Python 3.11 or newer: remove $(VENV) and run `make setup PYTHON=python3.11`")'
+	@index=''; \
+	if ! command -v nvidia-smi >/dev/null && curl -sfI --max-time 3 $(CPU_TORCH)/torch/ >/dev/null; then \
+	    index='--extra-index-url $(CPU_TORCH)'; \
+	fi; \
+	$(VENV)/bin/python -m pip install --quiet $$index -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# --- the demonstration: avatars, from images to a report -------------------------------------------------------------
+
+.PHONY: demo
+demo: $(DEMO)/report.html ## encode, train, benchmark; resumes where it was stopped
+	@echo "report: $(abspath $<)"
+
+$(DEMO)/store/.done: configs/data/avatars.yaml | $(READY)
+	lcg encode --config configs/data/avatars.yaml --out $(DEMO)/store
+	@touch $@
+
+$(DEMO)/prior/.done: configs/prior/avatars.yaml $(DEMO)/store/.done
+	lcg fit --config configs/prior/avatars.yaml
+	@test -f $(DEMO)/prior/prior.ckpt
+	@touch $@
+
+$(DEMO)/classifier/.done: configs/classifier/avatars.yaml $(DEMO)/store/.done
+	lcg fit --config configs/classifier/avatars.yaml
+	@test -f $(DEMO)/classifier/classifier.ckpt
+	@touch $@
+
+$(DEMO)/bench/.done: configs/benchmark/demo.yaml $(DEMO)/prior/.done $(DEMO)/classifier/.done
+	lcg bench --config configs/benchmark/demo.yaml
+	@touch $@
+
+$(DEMO)/report.html: $(DEMO)/bench/.done
+	lcg report $(DEMO)/bench
+	@test -f $@
+
+.PHONY: bench
+bench: $(DEMO)/prior/.done $(DEMO)/classifier/.done ## benchmark the trained demo once more and write its report
+	@rm -f $(DEMO)/bench/.done
+	@$(MAKE) --no-print-directory demo
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test test-slow lint types
+test: $(READY) ## the tests that take a moment
+	@pytest -m "not slow"
+
+test-slow: $(READY) ## the tests that take longer
+	@pytest -m slow
+
+lint: $(READY) ## ruff: rules and format
+	ruff check .
+	ruff format --check .
+
+types: $(READY) ## mypy
+	mypy
+
+# --- housekeeping ----------------------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## remove caches and the demo's results; .venv stays
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find lcg tests -name __pycache__ -type d -prune -exec rm -rf {} +

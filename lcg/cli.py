@@ -1,0 +1,228 @@
+"""The command line: one `lcg`, two kinds of commands.
+
+    fit validate test predict            Lightning's own command line, over any LightningModule and LightningDataModule
+    encode generate edit bench report    a function each; its signature is the options, its docstring the help
+
+Both take YAML files (`--config`, repeated, later ones win) and dotted overrides (`--trainer.max_epochs 3`). Nothing is
+imported before the command is known: Lightning alone takes seconds, and `lcg --help` should not.
+
+What the user got wrong is one message on stderr and exit code 2: an option or a file that does not exist, or anything
+that lcg itself refuses. Whatever else goes wrong is a bug, here or elsewhere, and keeps its traceback. `LCG_DEBUG=1`
+keeps all of them.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from lcg import __version__
+from lcg.schema import unknown_name
+
+USAGE_ERROR = 2  # as argparse has it
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that calls a function.
+
+    Args:
+        summary: one line for `lcg --help`.
+        target: the function, as "module:function"; imported when the command runs.
+        positional: whether the function's required parameters are positional arguments rather than options.
+    """
+
+    summary: str
+    target: str
+    positional: bool = False
+
+    def load(self) -> Callable[..., object]:
+        """The function itself."""
+        module, _, function = self.target.partition(":")
+        loaded: Callable[..., object] = getattr(importlib.import_module(module), function)
+        return loaded
+
+
+TRAINER_COMMANDS = MappingProxyType(
+    {
+        "fit": "train a prior or a classifier on a latent store",
+        "validate": "its validation metrics, from a checkpoint",
+        "test": "its test metrics, from a checkpoint",
+        "predict": "its predictions, from a checkpoint",
+    }
+)
+JOBS = MappingProxyType(
+    {
+        "encode": Job("images and their attribute table -> latent store", "lcg.data.encode:encode_job"),
+        "generate": Job("images that satisfy a formula over attributes", "lcg.commands:generate_job"),
+        "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
+        "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
+        "report": Job("a benchmark's directory -> report.html", "lcg.benchmarks.report:report_job", positional=True),
+    }
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments after `lcg`; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 2 the user's error, 130 interrupted.
+
+    Raises:
+        SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning shuts down gracefully, then exits with 1
+            return INTERRUPTED
+        raise
+    except Exception as error:
+        if os.environ.get("LCG_DEBUG", "0") not in ("", "0") or not is_users(error):
+            raise
+        command = next((a for a in arguments[:1] if a in TRAINER_COMMANDS or a in JOBS), None)
+        print(f"lcg{f' {command}' if command else ''}: {describe(error)}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Gives the arguments to the command that they name."""
+    command = arguments[0] if arguments else None
+    if command is None or command in ("-h", "--help", "help"):
+        print(overview(), file=sys.stderr if command is None else sys.stdout)
+        return USAGE_ERROR if command is None else 0
+    if command in ("-V", "--version"):
+        print(f"lcg {__version__}")
+    elif command in TRAINER_COMMANDS:
+        run_trainer(command, arguments)
+    elif command in JOBS:
+        run_job(command, JOBS[command], arguments[1:])
+    elif command.startswith("-"):
+        raise ValueError(f"expected a command before its options, got {command!r}; `lcg --help` lists the commands")
+    else:
+        raise unknown_name("command", command, (*TRAINER_COMMANDS, *JOBS), "lcg")
+    return 0
+
+
+def overview() -> str:
+    """The help of `lcg` itself."""
+    commands = {**TRAINER_COMMANDS, **{name: job.summary for name, job in JOBS.items()}}
+    table = "\n".join(f"  {name:<10}{summary}" for name, summary in commands.items())
+    return (
+        "usage: lcg COMMAND [--config FILE.yaml ...] [--option VALUE ...]\n\n"
+        "Latent Classifier Guidance: compositional generation and editing in the latent space of any generator.\n\n"
+        f"commands:\n{table}\n\n"
+        "`lcg COMMAND --help` lists the options of a command, `lcg COMMAND --print_config` prints them as YAML.\n"
+        "`lcg --version` prints the version. LCG_DEBUG=1 shows the traceback of every error."
+    )
+
+
+def run_trainer(command: str, arguments: list[str]) -> None:
+    """Runs fit, validate, test or predict through LightningCLI; `arguments` begin with the command.
+
+    Raises:
+        ValueError: Lightning cannot run what the configuration asks for (a GPU where there is none).
+    """
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.cli import LightningCLI
+
+    class OneCommandCLI(LightningCLI):
+        """LightningCLI builds a parser per command, a second or more each; the one that runs is enough."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {command: LightningCLI.subcommands()[command]}
+
+    try:
+        OneCommandCLI(
+            # None stands for sys.argv: given both, Lightning warns, and its launchers start sys.argv again for DDP.
+            args=None if arguments == sys.argv[1:] else arguments,
+            parser_kwargs={"prog": "lcg"},
+            seed_everything_default=0,
+            trainer_defaults={"accelerator": "auto", "default_root_dir": "runs"},
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,  # our modules configure their own: constructors are the config
+        )
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+
+
+def run_job(command: str, job: Job, arguments: list[str]) -> None:
+    """Calls the job's function with what the arguments say, and leaves the configuration in the directory `out`."""
+    from jsonargparse import ArgumentParser
+
+    function = job.load()
+    description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments get a line each, below
+    parser = ArgumentParser(prog=f"lcg {command}", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "-c", "--config", action="config", help="YAML file with options; may be repeated, later ones win"
+    )
+    parser.add_function_arguments(function, as_group=False, as_positional=job.positional)
+    config = parser.parse_args(join_lists(function, arguments))
+    values: dict[str, Any] = vars(parser.instantiate(config))
+    values.pop("config")
+    function(**values)
+    out = values.get("out")
+    if out is not None and Path(out).is_dir():
+        # The options as they were given, ready for --config: objects appear as class_path and init_args.
+        parser.save(config, Path(out) / "config.yaml", overwrite=True, multifile=False)
+
+
+def join_lists(function: Callable[..., object], arguments: list[str]) -> list[str]:
+    """Lets list options take plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`."""
+    lists = {f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")}
+    joined: list[str] = []
+    position = 0
+    while position < len(arguments):
+        option = arguments[position]
+        joined.append(option)
+        position += 1
+        if option in lists:
+            end = position
+            while end < len(arguments) and not arguments[end].startswith("--"):
+                end += 1
+            words = arguments[position:end]
+            joined.append(words[0] if len(words) == 1 and words[0].startswith("[") else json.dumps(words))
+            position = end
+    return joined
+
+
+def is_users(error: Exception) -> bool:
+    """Whether this error is the user's to mend: the system refused a file, or a `raise` in lcg refused an argument.
+
+    A TypeError that Python itself raised within lcg (`None + 1`) is of the same type but not refused by anybody: it is
+    a bug, and told apart by the instruction that raised it.
+    """
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, ValueError | TypeError | RuntimeError | ImportError) or error.__traceback__ is None:
+        return False
+    innermost: TracebackType = error.__traceback__
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    code = innermost.tb_frame.f_code
+    raised_here = dis.opname[code.co_code[innermost.tb_lasti]] == "RAISE_VARARGS"
+    return raised_here and Path(__file__).parent in Path(code.co_filename).parents
+
+
+def describe(error: Exception) -> str:
+    """The message of an error; a file the system refused is named first, without the error's number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,145 @@
+"""What is known about an image: named attributes, each binary, categorical or continuous.
+
+A schema is the one vocabulary of the project. The latent store keeps one column of labels per attribute, the
+classifier one head, the formula language one name. Labels are a float matrix (N, A): binary 0 or 1, categorical the
+index into `values`, continuous the value itself, and NaN where the label is missing.
+
+Some attributes are details of others (the style of the glasses, the colour of the beard). A detail is labelled only
+where it applies, and an edit of what it belongs to sets it free.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["binary", "categorical", "continuous"]
+KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], owner: str) -> ValueError:
+    """The error for a name that does not exist, with the nearest names that do."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
+    return ValueError(f"unknown {what} {name!r}{hint} {owner} has: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute.
+
+    Args:
+        name: an identifier, as formulas spell it.
+        kind: binary, categorical or continuous.
+        values: the names of a categorical attribute's values, in label order; empty for the other kinds.
+        detail_of: the attributes whose edit sets this one free (the colour of the beard is a detail of `beard`).
+        applies_if: binary attributes and the value each must have for this one to be defined at all.
+
+    Raises:
+        ValueError: the name is no identifier, the kind is unknown, or `values` do not fit the kind.
+    """
+
+    name: str
+    kind: Kind = "binary"
+    values: tuple[str, ...] = ()
+    detail_of: tuple[str, ...] = ()
+    applies_if: Mapping[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(
+                f"`name` of an attribute must be an identifier such as 'long_hair', got {self.name!r}; rename the column"
+            )
+        if self.kind not in KINDS:
+            raise unknown_name("kind", self.kind, KINDS, f"attribute {self.name!r}")
+        if len(self.values) < 2 if self.kind == "categorical" else self.values:
+            raise ValueError(
+                f"`values` of {self.kind} attribute {self.name!r}: expected "
+                f"{'at least two names' if self.kind == 'categorical' else 'none'}, got {list(self.values)}"
+            )
+        if len(set(self.values)) != len(self.values):
+            raise ValueError(f"`values` of attribute {self.name!r} must be distinct, got {list(self.values)}")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a classifier's head gives: a logit; one logit per value; or mean and log-variance."""
+        return {"binary": 1, "categorical": len(self.values), "continuous": 2}[self.kind]
+
+    def value_index(self, value: str) -> int:
+        """The label of a categorical value. Raises ValueError with the nearest names."""
+        if value not in self.values:
+            raise unknown_name(f"value of {self.name!r}", value, self.values, "the attribute")
+        return self.values.index(value)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An ordered set of attributes; column j of every label matrix belongs to `attributes[j]`.
+
+    Raises:
+        ValueError: two attributes share a name, or a detail refers to an attribute that is not there.
+    """
+
+    attributes: tuple[Attribute, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"attribute names must be distinct, got {list(self.names)}")
+        for attribute in self.attributes:
+            for parent in (*attribute.detail_of, *attribute.applies_if):
+                if parent not in self.names:
+                    raise unknown_name(f"attribute (named by {attribute.name!r})", parent, self.names, "the schema")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.attributes)
+
+    def __iter__(self) -> Iterator[Attribute]:
+        return iter(self.attributes)
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Attribute:
+        return self.attributes[self.index(name)]
+
+    def index(self, name: str) -> int:
+        """The label column of an attribute. Raises ValueError with the nearest names."""
+        if name not in self.names:
+            raise unknown_name("attribute", name, self.names, "the schema")
+        return self.names.index(name)
+
+    def of_kind(self, *kinds: Kind) -> tuple[Attribute, ...]:
+        return tuple(a for a in self.attributes if a.kind in kinds)
+
+    def freed_by(self, edited: Iterable[str]) -> tuple[str, ...]:
+        """The edited attributes and every detail of theirs: what an edit cannot be asked to keep."""
+        edited = set(edited)
+        for name in edited:
+            self.index(name)
+        return tuple(a.name for a in self.attributes if a.name in edited or edited & {*a.detail_of, *a.applies_if})
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """JSON primitives; `from_dict` is the inverse."""
+        plain = [asdict(a) for a in self.attributes]
+        for entry in plain:
+            entry.update({k: list(entry[k]) for k in ("values", "detail_of")}, applies_if=dict(entry["applies_if"]))
+        return plain
+
+    @classmethod
+    def from_dict(cls, entries: Iterable[Mapping[str, Any]]) -> Schema:
+        """Raises ValueError or TypeError for entries that are not attributes."""
+        return cls(
+            tuple(
+                Attribute(
+                    **{**entry, "values": tuple(entry.get("values", ())), "detail_of": tuple(entry.get("detail_of", ()))}
+                )
+                for entry in entries
+            )
+        )
