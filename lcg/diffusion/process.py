@@ -1,0 +1,152 @@
+"""The forward process and the quantities a denoiser may predict.
+
+    z_t = alpha_t z_0 + sigma_t eps,          v = alpha_t eps - sigma_t z_0.
+
+(z_t, v) is (z_0, eps) rotated by the angle of the noise level, so any two of the four determine the other two (Salimans
+& Ho 2022, arXiv:2202.00512, appendix D). The score is -eps / sigma_t. lcg's denoisers predict eps; these functions are
+the only place where one parametrisation becomes another.
+
+In all of them z_t, z_0, eps and v are (B, *latent), t is (B,) in [0, 1], and the result has the shape and the precision
+of z_t. At t = 0 nothing can be said about eps, nor at alpha_t = 0 about z_0: those conversions divide by zero there.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lcg.diffusion.schedule import Schedule, expand
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Predicts the noise in z_t.
+
+    Args:
+        z_t: noised standardised latents (B, *latent).
+        t: their times (B,) in [0, 1], float32 or float64.
+
+    Returns:
+        eps_hat (B, *latent), the expectation of eps given z_t. Rows are independent.
+    """
+
+    def __call__(
+        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *latent"]: ...
+
+
+def diffuse(
+    schedule: Schedule,
+    z_0: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    eps: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Noised latent z_t = alpha_t z_0 + sigma_t eps, a draw from q(z_t | z_0) when eps ~ N(0, I)."""
+    alpha, sigma = coefficients(schedule, t, z_0)
+    return alpha * z_0 + sigma * eps
+
+
+def velocity(
+    schedule: Schedule,
+    z_0: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    eps: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Velocity v = alpha_t eps - sigma_t z_0, what a v-predicting network is trained on."""
+    alpha, sigma = coefficients(schedule, t, z_0)
+    return alpha * eps - sigma * z_0
+
+
+def z0_from_eps(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    eps: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Clean latent z_0 = (z_t - sigma_t eps) / alpha_t; the posterior mean (Tweedie's formula) when eps is eps_hat."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return (z_t - sigma * eps) / alpha
+
+
+def z0_from_v(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    v: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Clean latent z_0 = alpha_t z_t - sigma_t v."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return alpha * z_t - sigma * v
+
+
+def eps_from_z0(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    z_0: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Noise eps = (z_t - alpha_t z_0) / sigma_t."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return (z_t - alpha * z_0) / sigma
+
+
+def eps_from_v(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    v: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Noise eps = sigma_t z_t + alpha_t v."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return sigma * z_t + alpha * v
+
+
+def eps_from_score(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    score: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Noise eps = -sigma_t score."""
+    _, sigma = coefficients(schedule, t, z_t)
+    return -sigma * score
+
+
+def score_from_eps(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    eps: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Score grad_{z_t} log q(z_t) = -eps / sigma_t."""
+    _, sigma = coefficients(schedule, t, z_t)
+    return -eps / sigma
+
+
+def v_from_eps(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    eps: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Velocity v = (eps - sigma_t z_t) / alpha_t."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return (eps - sigma * z_t) / alpha
+
+
+def v_from_z0(
+    schedule: Schedule,
+    z_t: Float[Tensor, "batch *latent"],
+    t: Float[Tensor, " batch"],
+    z_0: Float[Tensor, "batch *latent"],
+) -> Float[Tensor, "batch *latent"]:
+    """Velocity v = (alpha_t z_t - z_0) / sigma_t."""
+    alpha, sigma = coefficients(schedule, t, z_t)
+    return (alpha * z_t - z_0) / sigma
+
+
+def coefficients(
+    schedule: Schedule, t: Float[Tensor, "*batch"], like: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """(alpha_t, sigma_t), each ready to multiply `like` (B, *latent); t is (B,), or one time for all rows."""
+    return expand(schedule.alpha(t), like), expand(schedule.sigma(t), like)

@@ -1,0 +1,162 @@
+"""What every sampler shares: a grid of times, the prediction at each of them, and the loop's good manners.
+
+A sampler carries z from t_start to t_end, asking the denoiser `steps` times, and returns z_0_hat of the last
+evaluation, which is made at t_end. Whether the denoiser is guided it never knows.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from lcg.diffusion.noise import Randomness
+from lcg.diffusion.process import Denoiser, eps_from_z0, z0_from_eps
+from lcg.diffusion.schedule import Schedule
+
+Progress = Callable[[int, int], object]
+"""Called as progress(step, steps) after each step, step = 1, ..., steps."""
+
+Spacing = Literal["uniform", "log_snr", "quadratic"]
+
+
+def time_grid(
+    schedule: Schedule, steps: int, t_start: float = 0.995, t_end: float = 0.001, spacing: Spacing = "uniform"
+) -> Float64[Tensor, " nodes"]:
+    """A grid of steps + 1 decreasing times, from t_start to t_end inclusive.
+
+    Args:
+        schedule: gives lambda_t for the spacing "log_snr".
+        steps: number of intervals.
+        t_start: first time, below 1 where the schedule ends in pure noise.
+        t_end: last time, above 0.
+        spacing: even in t ("uniform"), in lambda_t ("log_snr") or in sqrt(t) ("quadratic").
+
+    Raises:
+        ValueError: steps < 1, not 0 < t_end < t_start <= 1, no signal at t_start, or an unknown spacing.
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` of a time grid must be at least 1, got {steps}; 50 is usual")
+    if not 0 < t_end < t_start <= 1:
+        raise ValueError(
+            f"`t_start` and `t_end` must satisfy 0 < t_end < t_start <= 1, got t_start={t_start}, t_end={t_end}; "
+            "the usual values are 0.995 and 0.001"
+        )
+    ends = torch.tensor([t_start, t_end], dtype=torch.float64)
+    if schedule.alpha(ends[0]) < 1e-6:
+        raise ValueError(f"`t_start`={t_start} is pure noise under this schedule (alpha < 1e-6); use 0.995 or less")
+
+    fraction = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if spacing == "uniform":
+        grid = _between(ends, fraction)
+    elif spacing == "log_snr":
+        grid = schedule.time(_between(schedule.log_snr(ends), fraction))
+    elif spacing == "quadratic":
+        grid = _between(ends.sqrt(), fraction).square()
+    else:
+        raise ValueError(f"`spacing` must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
+    grid[0], grid[-1] = ends  # exactly, whatever the rounding of the inverse
+    return grid
+
+
+def _between(ends: Tensor, fraction: Tensor) -> Tensor:
+    return torch.lerp(ends[0], ends[1], fraction)
+
+
+class Sampler(ABC):
+    """Turns z at t_start into a clean latent.
+
+    Args:
+        schedule: the schedule the denoiser was trained with.
+        steps: denoiser evaluations, the first at t_start and the last at t_end.
+        t_start: where sampling from noise begins, in (t_end, 1).
+        t_end: where the last evaluation is made, in (0, t_start).
+        spacing: of the times in between; see `time_grid`.
+        clip: bound of every coordinate of z_0_hat, in standard deviations of the data; None for none. eps_hat is
+            recomputed from the clipped z_0_hat, so that the two stay one prediction.
+
+    Raises:
+        ValueError: steps < 2, times out of range, unknown spacing, or clip <= 0.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        steps: int = 50,
+        t_start: float = 0.995,
+        t_end: float = 0.001,
+        spacing: Spacing = "uniform",
+        clip: float | None = None,
+    ) -> None:
+        if steps < 2:
+            raise ValueError(
+                f"`steps` must be at least 2 (one evaluation at t_start, one at t_end), got {steps}; 50 is usual"
+            )
+        if clip is not None and not clip > 0:
+            raise ValueError(f"`clip` must be positive or None, got {clip}; 4 standard deviations is a mild bound")
+        self.schedule, self.steps, self.t_start, self.t_end = schedule, steps, t_start, t_end
+        self.spacing, self.clip = spacing, clip
+        self.times()  # refuses bad times now rather than at the first sample
+
+    def times(self, t_start: float | None = None) -> Float64[Tensor, " steps"]:
+        """The times at which the denoiser is asked, decreasing; t_start overrides the sampler's own."""
+        t_start = self.t_start if t_start is None else t_start
+        return time_grid(self.schedule, self.steps - 1, t_start, self.t_end, self.spacing)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoiser: Denoiser,
+        z: Float[Tensor, "batch *latent"],
+        generator: Randomness = None,
+        t_start: float | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "batch *latent"]:
+        """A clean latent for every row of z.
+
+        Args:
+            denoiser: eps_hat of z_t; plain or guided.
+            z: latents at t_start (B, *latent), float32 or float64: noise, a partly noised or an inverted source.
+            generator: randomness of stochastic steps: none, one, or one per row.
+            t_start: the time z is at, when it is not the sampler's own.
+            progress: called as progress(step, steps) after each step.
+
+        Returns:
+            z_0 (B, *latent), with z's precision and device.
+
+        Raises:
+            TypeError: z has another precision than float32 or float64.
+            ValueError: t_start is not above t_end, or the number of generators is not the number of rows.
+        """
+        return self.solve(denoiser, z, self._grid(z, t_start), generator, progress)
+
+    @abstractmethod
+    def solve(
+        self,
+        denoiser: Denoiser,
+        z: Float[Tensor, "batch *latent"],
+        times: Float[Tensor, " steps"],
+        generator: Randomness,
+        progress: Progress | None,
+    ) -> Float[Tensor, "batch *latent"]:
+        """The loop: z at times[0] to z_0_hat at times[-1], one evaluation of the denoiser at each time."""
+
+    def predict(
+        self, denoiser: Denoiser, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, "batch *latent"], Float[Tensor, "batch *latent"]]:
+        """(z_0_hat, eps_hat) at z_t, where all rows are at one time t; z_0_hat clipped if the sampler clips."""
+        t = t.expand(len(z_t))
+        eps_hat = denoiser(z_t, t).to(z_t.dtype)  # the state keeps its precision under autocast
+        z_0_hat = z0_from_eps(self.schedule, z_t, t, eps_hat)
+        if self.clip is None:
+            return z_0_hat, eps_hat
+        z_0_hat = z_0_hat.clamp(-self.clip, self.clip)
+        return z_0_hat, eps_from_z0(self.schedule, z_t, t, z_0_hat)
+
+    def _grid(self, z: Tensor, t_start: float | None) -> Tensor:
+        if z.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"`z`, the sampler's state, must be float32 or float64, got {z.dtype}; use z.float()")
+        # Rounded to z's precision, so that sampler and denoiser compute their coefficients from the same t.
+        return self.times(t_start).to(z)
