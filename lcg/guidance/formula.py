@@ -1,0 +1,290 @@
+"""Formulas over attributes: what an image should be, as an immutable syntax tree.
+
+    glasses & ~beard & (hair=blond | hair=red) & age>0.6 & smile^2.0
+
+Atoms speak of one attribute: a binary one holds (`glasses`), a categorical one is among some values (`hair=blond`,
+`hair in {blond, red}`), a continuous one is above or below a threshold (`age>0.6`). Atoms are combined with `~`, `&`
+and `|`, in text and in Python. A conjunct of the whole formula may carry a weight w >= 0, written `conjunct^w` in text
+and `conjunct ** w` in Python: guidance then climbs w * log P(conjunct), as in the paper's product of classifiers (Shi
+et al. 2023, arXiv:2304.12536); without weights it climbs log P(formula), which is exact (`lcg.guidance.probability`).
+
+Truth on label rows is Kleene's three-valued logic: a missing label makes an atom unknown, and unknown never satisfies.
+"""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lcg.schema import Attribute
+
+Verdict = tuple[Tensor, Tensor]
+"""Kleene truth of a batch of rows: (certainly true, certainly false); a row that is neither is unknown."""
+
+
+class Formula(ABC):
+    """A formula; build it with `lcg.guidance.parse` or with `&`, `|`, `~` and `**` from other formulas.
+
+    Formulas are equal when they are written the same way; `a & b` and `b & a` mean the same but are not equal.
+    """
+
+    @abstractmethod
+    def atoms(self) -> Iterator["Atom"]:
+        """The atoms from left to right, as often as they occur."""
+
+    @abstractmethod
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        """Kleene truth of every row."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes used, in order of first use."""
+        return tuple(dict.fromkeys(atom.name for atom in self.atoms()))
+
+    @property
+    def conjuncts(self) -> tuple[tuple["Formula", float], ...]:
+        """The conjuncts of the whole formula, each with its weight."""
+        return ((self, 1.0),)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether a conjunct carries a weight."""
+        return any(weight != 1.0 for _, weight in self.conjuncts)
+
+    def holds(self, labels: Float[Tensor, "n attributes"]) -> Bool[Tensor, " n"]:
+        """Which rows certainly satisfy the formula; weights play no part.
+
+        Args:
+            labels: (N, A) in the columns of the schema that the formula was parsed with, NaN where unknown.
+
+        Returns:
+            (N,), False where the labels that are known do not decide: neither `glasses` nor `~glasses` holds for a row
+            without a label for glasses, but `glasses | smile` holds as soon as one of them is known to.
+
+        Raises:
+            ValueError: a column is missing.
+        """
+        for atom in self.atoms():
+            if atom.column >= labels.shape[1]:
+                raise ValueError(
+                    f"`labels` must have a column {atom.column} for {atom.name!r}, got {labels.shape[1]} columns; "
+                    "parse the formula with the schema of the labels"
+                )
+        return self.verdict(labels)[0]
+
+    def __and__(self, other: "Formula") -> "Formula":
+        return And((self, other)) if isinstance(other, Formula) else NotImplemented
+
+    def __or__(self, other: "Formula") -> "Formula":
+        return Or((self, other)) if isinstance(other, Formula) else NotImplemented
+
+    def __invert__(self) -> "Formula":
+        return Not(self)
+
+    def __pow__(self, weight: float) -> "Formula":
+        """The formula as a conjunct of this weight; weight 1 changes nothing."""
+        return self if weight == 1.0 else Weighted(self, float(weight))
+
+
+@dataclass(frozen=True)
+class Atom(Formula):
+    """A statement about one attribute: that its value lies in a certain set.
+
+    Probability needs only this about an atom: its attribute's values fall into finitely many cells between which atoms
+    can tell, and the atom is true in some of them (`cells`).
+    """
+
+    attribute: Attribute = field(hash=False)  # compared, but not hashed: it holds a dictionary
+    column: int
+
+    @property
+    def name(self) -> str:
+        """The attribute's name."""
+        return self.attribute.name
+
+    def atoms(self) -> Iterator["Atom"]:
+        yield self
+
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        y = labels[:, self.column]
+        true, known = self.contains(y), ~y.isnan()
+        return known & true, known & ~true
+
+    @abstractmethod
+    def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Whether known labels satisfy the atom."""
+
+    @abstractmethod
+    def cells(self, thresholds: tuple[float, ...]) -> frozenset[int]:
+        """The cells of the attribute in which the atom is true.
+
+        Binary: 0 and 1. Categorical: the values' indices. Continuous: the sorted `thresholds` of all atoms on the
+        attribute cut the line into intervals 0, 1, ..., len(thresholds).
+        """
+
+
+@dataclass(frozen=True)
+class Has(Atom):
+    """A binary attribute is 1: `glasses`."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return y > 0.5
+
+    def cells(self, thresholds: tuple[float, ...]) -> frozenset[int]:
+        return frozenset({1})
+
+
+@dataclass(frozen=True)
+class OneOf(Atom):
+    """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`; indices ascending."""
+
+    indices: tuple[int, ...]
+
+    def __str__(self) -> str:
+        words = [v if v.isidentifier() else json.dumps(v) for v in (self.attribute.values[i] for i in self.indices)]
+        return f"{self.name}={words[0]}" if len(words) == 1 else f"{self.name} in {{{', '.join(words)}}}"
+
+    def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return torch.isin(y, torch.tensor(self.indices, dtype=y.dtype, device=y.device))
+
+    def cells(self, thresholds: tuple[float, ...]) -> frozenset[int]:
+        return frozenset(self.indices)
+
+
+@dataclass(frozen=True)
+class Beyond(Atom):
+    """A continuous attribute lies above or below a threshold, in the attribute's own unit: `age>0.6`, `age<0.3`."""
+
+    threshold: float
+    above: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}{'>' if self.above else '<'}{self.threshold!r}"
+
+    def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return y > self.threshold if self.above else y < self.threshold
+
+    def cells(self, thresholds: tuple[float, ...]) -> frozenset[int]:
+        first_above = bisect_right(thresholds, self.threshold)
+        return frozenset(range(first_above, len(thresholds) + 1) if self.above else range(first_above))
+
+
+@dataclass(frozen=True)
+class Not(Formula):
+    """The operand does not hold."""
+
+    operand: Formula
+
+    def __post_init__(self) -> None:
+        _refuse_weights("~", self.operand)
+
+    def __str__(self) -> str:
+        return f"~{_bracketed(self.operand)}"
+
+    def atoms(self) -> Iterator[Atom]:
+        yield from self.operand.atoms()
+
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        true, false = self.operand.verdict(labels)
+        return false, true
+
+
+@dataclass(frozen=True)
+class _Several(Formula):
+    """Two or more operands under one operator; operands of the same operator are taken in: a & (b & c) is a & b & c."""
+
+    operands: tuple[Formula, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.operands) < 2:
+            raise ValueError(f"`operands` of {type(self).__name__} must be at least two, got {len(self.operands)}")
+        flat = (part for f in self.operands for part in (f.operands if isinstance(f, type(self)) else (f,)))
+        object.__setattr__(self, "operands", tuple(flat))
+
+    def atoms(self) -> Iterator[Atom]:
+        for operand in self.operands:
+            yield from operand.atoms()
+
+
+@dataclass(frozen=True)
+class And(_Several):
+    """Every operand holds; operands may be weighted when this is the whole formula."""
+
+    def __str__(self) -> str:
+        return " & ".join(_bracketed(operand) for operand in self.operands)
+
+    @property
+    def conjuncts(self) -> tuple[tuple[Formula, float], ...]:
+        return tuple(pair for operand in self.operands for pair in operand.conjuncts)
+
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        true, false = zip(*(operand.verdict(labels) for operand in self.operands), strict=True)
+        return torch.stack(true).all(dim=0), torch.stack(false).any(dim=0)
+
+
+@dataclass(frozen=True)
+class Or(_Several):
+    """At least one operand holds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_weights("|", *self.operands)
+
+    def __str__(self) -> str:
+        return " | ".join(_bracketed(operand) for operand in self.operands)
+
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        true, false = zip(*(operand.verdict(labels) for operand in self.operands), strict=True)
+        return torch.stack(true).any(dim=0), torch.stack(false).all(dim=0)
+
+
+@dataclass(frozen=True)
+class Weighted(Formula):
+    """A conjunct of the whole formula with a weight w >= 0: guidance climbs w * log P(operand)."""
+
+    operand: Formula
+    weight: float
+
+    def __post_init__(self) -> None:
+        _refuse_weights("^", self.operand)
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(
+                f"the weight of {str(self.operand)!r} must be finite and >= 0, got {self.weight}; "
+                "to avoid something, negate it with ~"
+            )
+
+    def __str__(self) -> str:
+        return f"{_bracketed(self.operand)}^{self.weight!r}"
+
+    def atoms(self) -> Iterator[Atom]:
+        yield from self.operand.atoms()
+
+    @property
+    def conjuncts(self) -> tuple[tuple[Formula, float], ...]:
+        return ((self.operand, self.weight),)
+
+    def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
+        return self.operand.verdict(labels)
+
+
+def _bracketed(formula: Formula) -> str:
+    return f"({formula})" if isinstance(formula, _Several) else str(formula)
+
+
+def _refuse_weights(operator: str, *operands: Formula) -> None:
+    """A weight has a meaning only for a conjunct of the whole formula: w * log P is no longer a probability."""
+    for operand in operands:
+        if operand.is_weighted:
+            raise ValueError(
+                f"`{operator}` cannot be applied to the weighted {str(operand)!r}; "
+                "weights belong to the conjuncts of the whole formula, such as (a | b)^2.0 & c"
+            )

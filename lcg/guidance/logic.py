@@ -1,0 +1,300 @@
+"""The formula language: text to `Formula`, with errors that point at the column.
+
+    formula  := term ('|' term)*                        least binding
+    term     := conjunct ('&' conjunct)*
+    conjunct := negation ['^' NUMBER]                   a weight; only for conjuncts of the whole formula
+    negation := '~' negation | '(' formula ')' | atom   most binding
+    atom     := NAME                                    binary:      glasses
+              | NAME '=' VALUE                          categorical: hair=blond
+              | NAME 'in' '{' VALUE (',' VALUE)* '}'    categorical: hair in {blond, red}
+              | NAME ('>' | '<') NUMBER                 continuous:  age>0.6, in the attribute's own unit
+    VALUE    := WORD | "any text"                       quoted as in JSON
+
+The parser is recursive descent, one method per rule. `str(formula)` is canonical text that parses to an equal formula.
+Edits are single literals with a sign, `+glasses`, `-hat`, `hair=blond` (`parse_edit`).
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lcg.guidance.formula import And, Atom, Beyond, Formula, Has, Not, OneOf, Or, Weighted
+from lcg.schema import Attribute, Schema
+
+__all__ = ["And", "Atom", "Formula", "FormulaError", "Not", "Or", "Weighted", "parse", "parse_edit"]
+
+MAX_DEPTH = 32  # of nested parentheses and negations; deeper text is a mistake, and would end in a RecursionError
+
+TOKEN = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
+      | (?P<word>\w+)
+      | (?P<text>"(?:[^"\\\n]|\\.)*")
+      | (?P<foreign>&&|\|\||==|!=|<>|>=|=>|<=|=<|!|\*\*|:)
+      | (?P<symbol>[&|~^(){},=<>])""",
+    re.VERBOSE,
+)
+
+ADVICE = {
+    "&&": "write `&`",
+    "and": "write `&`",
+    "||": "write `|`",
+    "or": "write `|`",
+    "!": "write `~`",
+    "not": "write `~`",
+    "==": "write `=`",
+    ":": "write `=`",
+    "!=": "write ~NAME=VALUE",
+    "<>": "write ~NAME=VALUE",
+    ">=": "write `>`; a continuous attribute equals its threshold with probability 0",
+    "=>": "write `>`; a continuous attribute equals its threshold with probability 0",
+    "<=": "write `<`; a continuous attribute equals its threshold with probability 0",
+    "=<": "write `<`; a continuous attribute equals its threshold with probability 0",
+    "**": "write `^`",
+}
+"""What to write for the operators of other languages."""
+
+
+class FormulaError(ValueError):
+    """A formula that cannot be read.
+
+    Attributes:
+        problem: what is wrong and what to write instead, in one line.
+        text: the formula.
+        column: where, counted from 0.
+    """
+
+    def __init__(self, problem: str, text: str, column: int) -> None:
+        self.problem, self.text, self.column = problem, text, column
+        line = re.sub(r"\s", " ", text)  # one character each, so that the caret stays under its column
+        super().__init__(f"{problem}\n  {line}\n  {' ' * column}^")
+
+
+def parse(text: str, schema: Schema) -> Formula:
+    """Reads a formula.
+
+    Args:
+        text: for example `glasses & ~beard & (hair=blond | hair=red) & age>0.6 & smile^2.0`.
+        schema: the attributes that the formula may speak of.
+
+    Returns:
+        The formula, bound to the schema's label columns.
+
+    Raises:
+        FormulaError: a ValueError with the column marked: a syntax error, an unknown name (with the nearest ones), an
+            atom that does not fit the attribute's kind, or a weight inside `~` or `|`.
+    """
+    return _Parser(text, schema).whole()
+
+
+def parse_edit(text: str, schema: Schema) -> Formula:
+    """Reads an edit: `+glasses`, `-hat`, `hair=blond`, `age>0.6`; the sign + may be left out, and - means `~`.
+
+    Returns:
+        A literal: an atom, or an atom negated.
+
+    Raises:
+        FormulaError: a ValueError with the column marked, as for `parse`, or the text is more than one literal.
+    """
+    sign = re.match(r"\s*([+-])", text)
+    parser = _Parser(text, schema, start=sign.end() if sign else 0)
+    literal = parser.literal(signed=sign is not None)
+    return Not(literal) if sign and sign[1] == "-" else literal
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the text; kind is that of `TOKEN`, or `end`."""
+
+    kind: str
+    text: str
+    column: int
+
+    def __str__(self) -> str:
+        return "the end" if self.kind == "end" else repr(self.text)
+
+
+class _Parser:
+    """Recursive descent; `self.token` is the next token that no rule has taken yet."""
+
+    def __init__(self, text: str, schema: Schema, start: int = 0) -> None:
+        self.text, self.schema = text, schema
+        self.tokens = self.split(start)
+        self.position = 0
+        self.depth = 0
+
+    # --- tokens ---
+
+    def split(self, start: int) -> list[Token]:
+        tokens, column = [], start
+        while column < len(self.text):
+            match = TOKEN.match(self.text, column)
+            if match is None or match.lastgroup is None:
+                bad = self.text[column]
+                advice = {'"': ", a quoted value that is not closed", "+": "; leave it out", "-": "; write `~` for not"}
+                self.fail(f"cannot read {bad!r}{advice.get(bad, '')}", column)
+            if match.lastgroup != "space":
+                tokens.append(Token(match.lastgroup, match[0], column))
+            column = match.end()
+        return [*tokens, Token("end", "", len(self.text.rstrip()))]
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[self.position]
+
+    def take(self, *symbols: str) -> Token | None:
+        """The next token if it is one of these symbols or words, else None."""
+        token = self.token
+        if token.text not in symbols or token.kind not in ("symbol", "word"):
+            return None
+        self.position += 1
+        return token
+
+    def expect(self, symbol: str) -> Token:
+        return self.take(symbol) or self.fail(f"expected {symbol!r}, got {self.token}")
+
+    def fail(self, problem: str, column: int | None = None) -> NoReturn:
+        """Raises at `column`, by default at the next token, whose operator of another language explains itself."""
+        if column is None:
+            advice = ADVICE.get(self.token.text.lower())
+            problem, column = f"{problem}; {advice}" if advice else problem, self.token.column
+        raise FormulaError(problem, self.text, column)
+
+    # --- rules ---
+
+    def whole(self) -> Formula:
+        formula = self.formula()
+        if self.token.kind != "end":
+            self.fail(f"expected `&`, `|` or the end, got {self.token}")
+        return formula
+
+    def literal(self, signed: bool) -> Formula:
+        negated = None if signed else self.take("~")
+        atom = self.atom()
+        if self.token.kind != "end":
+            self.fail(f"expected the end of the edit, which is one literal such as +glasses or -hat, got {self.token}")
+        return Not(atom) if negated else atom
+
+    def formula(self) -> Formula:
+        first = self.position
+        terms = [self.term()]
+        while self.take("|"):
+            terms.append(self.term())
+        if len(terms) == 1:
+            return terms[0]
+        self.refuse_weights(first, "|")
+        return Or(tuple(terms))
+
+    def term(self) -> Formula:
+        conjuncts = [self.conjunct()]
+        while self.take("&"):
+            conjuncts.append(self.conjunct())
+        return conjuncts[0] if len(conjuncts) == 1 else And(tuple(conjuncts))
+
+    def conjunct(self) -> Formula:
+        first = self.position
+        operand = self.negation()
+        if self.token.text == "^":
+            self.refuse_weights(first, "^")
+            self.take("^")
+            weight, column = self.number("a weight")
+            if weight < 0:
+                self.fail(f"a weight must be >= 0, got {weight}; to avoid something, negate it with `~`", column)
+            return operand**weight
+        return operand
+
+    def negation(self) -> Formula:
+        first, opening = self.position, self.token
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.fail(f"parentheses and negations are nested deeper than {MAX_DEPTH}")
+        if self.take("~"):
+            operand = self.negation()
+            self.refuse_weights(first, "~")
+            formula: Formula = Not(operand)
+        elif self.take("("):
+            formula = self.formula()
+            if not self.take(")"):
+                self.fail(f"expected `&`, `|` or `)` for the `(` at column {opening.column + 1}, got {self.token}")
+        else:
+            formula = self.atom()
+        self.depth -= 1
+        return formula
+
+    def refuse_weights(self, first: int, operator: str) -> None:
+        """Weights among the tokens since `first`, which `operator` is about to take as its operand."""
+        for token in self.tokens[first : self.position]:
+            if token.kind == "symbol" and token.text == "^":
+                self.fail(
+                    f"a weight cannot stand under `{operator}`; weights belong to the conjuncts of the whole formula, "
+                    "such as (a | b)^2.0 & c",
+                    token.column,
+                )
+
+    def atom(self) -> Atom:
+        name = self.token
+        if name.kind != "word":
+            self.fail(f"expected an attribute, `~` or `(`, got {name}")
+        try:
+            column = self.schema.index(name.text)
+        except ValueError as error:
+            advice = ADVICE.get(name.text.lower())
+            self.fail(f"{error}; {advice}" if advice else str(error), name.column)
+        self.position += 1
+        attribute = self.schema.attributes[column]
+        if attribute.kind == "binary":
+            return self.binary(attribute, column)
+        return (self.categorical if attribute.kind == "categorical" else self.continuous)(attribute, column, name)
+
+    def binary(self, attribute: Attribute, column: int) -> Atom:
+        if self.token.text in ("=", "==", "!=", "<", ">", "<=", ">=", "in"):
+            n = attribute.name
+            self.fail(f"{n!r} is binary: write {n} or ~{n}, without {self.token}", self.token.column)
+        return Has(attribute, column)
+
+    def categorical(self, attribute: Attribute, column: int, name: Token) -> Atom:
+        if self.take("="):
+            return OneOf(attribute, column, (self.value(attribute),))
+        if self.take("in"):
+            self.expect("{")
+            indices = {self.value(attribute)}
+            while self.take(","):
+                indices.add(self.value(attribute))
+            if not self.take("}"):
+                self.fail(f"expected `,` or `}}`, got {self.token}")
+            return OneOf(attribute, column, tuple(sorted(indices)))
+        n, values = attribute.name, ", ".join(attribute.values)
+        expected = f"{n!r} is categorical: expected {n}=VALUE or {n} in {{VALUE, ...}} with a value of {values}"
+        self.fail(f"{expected}; got {self.token}", name.column if self.token.kind == "end" else None)
+
+    def continuous(self, attribute: Attribute, column: int, name: Token) -> Atom:
+        relation = self.take(">", "<")
+        if relation is None:
+            n = attribute.name
+            expected = f"{n!r} is continuous: expected {n}>NUMBER or {n}<NUMBER"
+            self.fail(f"{expected}; got {self.token}", name.column if self.token.kind == "end" else None)
+        threshold, _ = self.number("a threshold")
+        return Beyond(attribute, column, threshold, relation.text == ">")
+
+    def value(self, attribute: Attribute) -> int:
+        token = self.token
+        if token.kind not in ("word", "number", "text"):
+            self.fail(f"expected a value of {attribute.name!r} ({', '.join(attribute.values)}), got {token}")
+        try:
+            index = attribute.value_index(json.loads(token.text) if token.kind == "text" else token.text)
+        except ValueError as error:
+            self.fail(str(error), token.column)
+        self.position += 1
+        return index
+
+    def number(self, what: str) -> tuple[float, int]:
+        token = self.token
+        if token.kind != "number":
+            self.fail(f"expected {what}, a number such as 0.5, got {token}")
+        value = float(token.text)
+        if not math.isfinite(value):
+            self.fail(f"{what} must be finite, got {token}")
+        self.position += 1
+        return value, token.column

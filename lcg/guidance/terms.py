@@ -1,0 +1,268 @@
+"""Terms: the log-probabilities that guidance climbs.
+
+    s(z_t) = s_theta(z_t, t) + sum_i w_i grad_{z_t} log p_phi(y_i | z_t, t)
+
+(Shi et al. 2023, arXiv:2304.12536; Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.2). A classifier of noised
+latents is evaluated once per step; readouts turn its outputs into log-probabilities, of a formula or of labels to
+keep; their weighted sum is differentiated once, whatever their number. Nets may run under autocast: from the outputs
+on, everything is in float32 at least.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lcg.diffusion.process import Denoiser
+from lcg.guidance.formula import Formula
+from lcg.guidance.probability import CompiledFormula
+from lcg.nets.heads import HeadOutputs, log_likelihood
+from lcg.schema import Attribute, Schema, unknown_name
+
+Classifier = Callable[[Tensor, Tensor], HeadOutputs]
+"""classifier(z_t, t) -> raw outputs by attribute; such as `lcg.nets.TimeConditionedClassifier`."""
+
+Readout = Callable[[HeadOutputs], Tensor]
+"""readout(outputs) -> log-probability (B,)."""
+
+
+class Term(ABC):
+    """A log-probability of something given z_t; larger is better.
+
+    A term that knows its gradient overrides `score`. All others are added up and differentiated together by the guided
+    denoiser.
+    """
+
+    @abstractmethod
+    def log_prob(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The log-probability of each row, differentiable in z_t; row i depends on row i only."""
+
+    def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
+        """grad_{z_t} log_prob, (B, *latent), detached.
+
+        Raises:
+            RuntimeError: called under torch.inference_mode.
+        """
+        return gradient(lambda z: self.log_prob(z, t), z_t)
+
+
+class PriorTerm(ABC):
+    """A term that conditions the prior itself, through the denoiser's own prediction at z_t.
+
+    Args:
+        denoiser: the prior's; the guided denoiser shares its evaluation when it guides the same object.
+        needs_jacobian: whether `condition` differentiates eps_hat.
+    """
+
+    def __init__(self, denoiser: Denoiser, needs_jacobian: bool) -> None:
+        self.denoiser, self.needs_jacobian = denoiser, needs_jacobian
+
+    @abstractmethod
+    def condition(
+        self,
+        z_t: Float[Tensor, "batch *latent"],
+        t: Float[Tensor, " batch"],
+        eps_hat: Float[Tensor, "batch *latent"],
+        guidance: Float[Tensor, "batch *latent"],
+    ) -> Float[Tensor, "batch *latent"]:
+        """The guidance with this term, given that without it.
+
+        Args:
+            z_t: noised latents.
+            t: their times.
+            eps_hat: the denoiser's prediction, with its graph back to z_t if `needs_jacobian`.
+            guidance: the weighted sum of the other terms' scores.
+
+        Returns:
+            What is to be added to the prior's score.
+        """
+
+    def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
+        """What this term alone adds to the prior's score, (B, *latent).
+
+        Raises:
+            RuntimeError: called under torch.inference_mode.
+        """
+        refuse_inference_mode()
+        with torch.set_grad_enabled(self.needs_jacobian):
+            z = leaf(z_t)
+            eps_hat = self.denoiser(z, t)
+        return self.condition(z, t, eps_hat, torch.zeros_like(z_t))
+
+
+class ClassifierTerm(Term):
+    """sum_i w_i log p_i(z_t), all read from one evaluation of a classifier of noised latents.
+
+    Args:
+        classifier: maps (z_t, t) to raw outputs by attribute.
+        readouts: pairs of a readout and its weight w >= 0, a number or one per row (B,).
+
+    Raises:
+        ValueError: no readouts, or a negative weight; while sampling, outputs that are not finite.
+    """
+
+    def __init__(self, classifier: Classifier, readouts: Sequence[tuple[Readout, float | Tensor]]) -> None:
+        if not readouts:
+            raise ValueError("`readouts` must hold at least one (readout, weight), got none; leave the term out")
+        for _, weight in readouts:
+            refuse_negative(weight, "weight")
+        self.classifier, self.readouts = classifier, tuple(readouts)
+
+    def log_prob(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The weighted sum (B,) in float32 at least.
+
+        Raises:
+            ValueError: it is not finite for some row.
+            RuntimeError: the classifier's outputs are cut off from z_t.
+        """
+        outputs = self.classifier(z_t, t)
+        if torch.is_grad_enabled() and z_t.requires_grad and not any(o.requires_grad for o in outputs.values()):
+            raise RuntimeError("the classifier's outputs have no gradient; run it without torch.no_grad() or detach()")
+        with torch.autocast(z_t.device.type, enabled=False):
+            outputs = {name: o if o.dtype == torch.float64 else o.float() for name, o in outputs.items()}
+            total: Tensor = sum((weight * readout(outputs) for readout, weight in self.readouts), z_t.new_zeros(()))
+        if not torch.isfinite(total).all():
+            raise ValueError(self._not_finite(outputs, total.detach(), t))
+        return total
+
+    def _not_finite(self, outputs: HeadOutputs, total: Tensor, t: Tensor) -> str:
+        row = int(torch.nonzero(~torch.isfinite(total))[0])
+        bad = [repr(name) for name, output in outputs.items() if not torch.isfinite(output[row]).all()]
+        cause = (
+            f"the classifier's output for {', '.join(bad)} is not finite" if bad else "the log-probability overflows"
+        )
+        return (
+            f"the log-probability must be finite, got {float(total[row])} in row {row} at t = {float(t[row]):.4g}: "
+            f"{cause}; check the classifier's weights, and that the latents are standardised"
+        )
+
+
+class FormulaReadout:
+    """log P(formula | z_t), exact for independent distinct attributes; see `lcg.guidance.probability`.
+
+    Args:
+        formula: what should hold.
+
+    Raises:
+        ValueError: the formula, or one of its weighted conjuncts, can never hold.
+    """
+
+    def __init__(self, formula: Formula) -> None:
+        self.formula, self.compiled = formula, CompiledFormula(formula)
+        if not self.compiled.satisfiable:
+            raise ValueError(f"the formula must be one that can hold, got {str(formula)!r}, which contradicts itself")
+
+    def __call__(self, outputs: HeadOutputs) -> Float[Tensor, " batch"]:
+        return self.compiled(outputs)
+
+
+class LabelReadout:
+    """sum_j w_j log p(y_j | z_t): keeps labels as they are.
+
+    Args:
+        schema: the labels' columns.
+        labels: y (B, A), or (1, A) for all rows: binary 0 or 1, categorical the value's index, continuous the value;
+            NaN where nothing is asked.
+        weights: w >= 0, one number or one per attribute (A,).
+
+    Raises:
+        ValueError: a wrong number of columns or weights, a negative weight, or a label that its attribute cannot have.
+    """
+
+    def __init__(
+        self, schema: Schema, labels: Float[Tensor, "rows attributes"], weights: Float[Tensor, "..."] | float = 1.0
+    ) -> None:
+        if labels.shape[1] != len(schema):
+            raise ValueError(
+                f"`labels` must have {len(schema)} columns, one per attribute of the schema, got {labels.shape[1]}; "
+                "mark attributes without a label by NaN"
+            )
+        weights = torch.as_tensor(weights, dtype=torch.float64).cpu()
+        if weights.ndim > 1 or (weights.ndim == 1 and len(weights) != len(schema)):
+            raise ValueError(
+                f"`weights` must be one number or {len(schema)}, one per attribute, got shape {tuple(weights.shape)}"
+            )
+        refuse_negative(weights, "weights")
+        asked = (~labels.isnan()).any(dim=0).cpu() & (weights > 0)
+        self.schema, self.labels = schema, labels
+        # Only what is asked is ever computed, and all binary attributes together.
+        columns = [(j, attribute) for j, attribute in enumerate(schema) if asked[j]]
+        for j, attribute in columns:
+            _check_labels(attribute, labels[:, j])
+        self._binary = [(j, a) for j, a in columns if a.kind == "binary"]
+        self._others = [(j, a) for j, a in columns if a.kind != "binary"]
+        self._weights: list[float] = weights.expand(len(schema)).tolist()
+
+    def __call__(self, outputs: HeadOutputs) -> Float[Tensor, " batch"]:
+        for _, attribute in (*self._binary, *self._others):
+            if attribute.name not in outputs:
+                raise unknown_name("attribute", attribute.name, outputs, "the classifier")
+        like = next(iter(outputs.values()))
+        if len(self.labels) not in (1, len(like)):
+            raise ValueError(f"`labels` must have one row or {len(like)}, one per latent, got {len(self.labels)}")
+        labels = self.labels.to(like).expand(len(like), -1)
+        total = like.new_zeros(len(like))
+        for weight in dict.fromkeys(self._weights[j] for j, _ in self._binary):
+            group = [(j, a) for j, a in self._binary if self._weights[j] == weight]
+            logits = torch.stack([outputs[a.name] for _, a in group], dim=1)
+            wanted = torch.stack([labels[:, j] for j, _ in group], dim=1)
+            log_p = log_likelihood(group[0][1], logits.flatten(), wanted.flatten())
+            total = total + weight * log_p.view_as(logits).sum(dim=1)
+        for j, attribute in self._others:
+            total = total + self._weights[j] * log_likelihood(attribute, outputs[attribute.name], labels[:, j])
+        return total
+
+
+def gradient(
+    log_prob: Callable[[Tensor], Tensor], z_t: Float[Tensor, "batch *latent"]
+) -> Float[Tensor, "batch *latent"]:
+    """grad_{z_t} of a log-probability (B,) whose rows are independent, so that their sum may be differentiated.
+
+    Zero where the log-probability is a constant, such as that of a formula that always holds.
+
+    Raises:
+        RuntimeError: called under torch.inference_mode.
+    """
+    refuse_inference_mode()
+    with torch.enable_grad():
+        z = leaf(z_t)
+        total = log_prob(z).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(z_t)
+        (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
+    return grad
+
+
+def leaf(z_t: Float[Tensor, "batch *latent"]) -> Float[Tensor, "batch *latent"]:
+    """z_t as a leaf to differentiate by; sharing its memory, unless it was made under inference mode."""
+    z = z_t.detach()
+    return (z.clone() if z.is_inference() else z).requires_grad_()
+
+
+def refuse_inference_mode() -> None:
+    """Raises RuntimeError where no gradient can be taken."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "guidance needs gradients, and torch.inference_mode() forbids them; "
+            "use Trainer(inference_mode=False), or torch.no_grad() instead"
+        )
+
+
+def refuse_negative(weight: float | Tensor, name: str) -> None:
+    """Raises ValueError for a weight below zero, or that is not a number."""
+    if not bool(torch.as_tensor(weight >= 0).all()):
+        raise ValueError(f"`{name}` must be >= 0, got {weight}; to avoid an attribute, negate it in the formula")
+
+
+def _check_labels(attribute: Attribute, labels: Float[Tensor, " rows"]) -> None:
+    known = labels[~labels.isnan()]
+    values = {"binary": 2, "categorical": len(attribute.values), "continuous": None}[attribute.kind]
+    valid = known.isfinite() if values is None else (known >= 0) & (known < values) & (known == known.floor())
+    if not bool(valid.all()):
+        expected = "finite" if values is None else f"one of {', '.join(map(str, range(values)))}"
+        raise ValueError(
+            f"`labels` of {attribute.kind} attribute {attribute.name!r} must be {expected} or NaN, got "
+            f"{known[~valid][0].item():g}; use the schema that the labels were made with"
+        )

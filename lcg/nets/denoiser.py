@@ -1,0 +1,104 @@
+"""The latent denoiser: a skip perceptron that predicts the noise in z_t, trained on eps or on v.
+
+    eps_hat = net(z_t, t)                                  prediction = "eps"
+    eps_hat = sigma_t z_t + alpha_t net(z_t, t)            prediction = "v"
+
+v = alpha_t eps - sigma_t z_0 (Salimans & Ho 2022, arXiv:2202.00512) stays well scaled at both ends: near pure noise an
+error of the network is an error of z_0_hat, where eps would divide it by alpha_t. The marginals of a sample are decided
+there, so v is the default.
+"""
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lcg.diffusion import CosineSchedule, LinearSchedule, Schedule, diffuse, eps_from_v
+from lcg.diffusion.process import velocity
+from lcg.nets.blocks import SkipPerceptron
+
+Prediction = Literal["eps", "v"]
+ScheduleName = Literal["cosine", "linear"]
+
+
+def make_schedule(name: ScheduleName) -> Schedule:
+    """The schedule that a configuration names. Raises ValueError for an unknown name."""
+    if name == "cosine":
+        return CosineSchedule()
+    if name == "linear":
+        return LinearSchedule()
+    raise ValueError(f"`schedule` must be one of {', '.join(get_args(ScheduleName))}, got {name!r}")
+
+
+class LatentDenoiser(nn.Module):
+    """A `Denoiser` over standardised latents of any shape (flattened inside).
+
+    Args:
+        latent_shape: shape of one latent.
+        width: hidden width.
+        depth: hidden layers.
+        prediction: what the network is trained on.
+        schedule: the noise schedule.
+        dropout: in training.
+
+    Raises:
+        ValueError: unknown prediction or schedule.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        width: int = 512,
+        depth: int = 6,
+        prediction: Prediction = "v",
+        schedule: ScheduleName = "cosine",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"`prediction` must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+        self.config: dict[str, Any] = {
+            "latent_shape": list(latent_shape),
+            "width": width,
+            "depth": depth,
+            "prediction": prediction,
+            "schedule": schedule,
+            "dropout": dropout,
+        }
+        self.latent_shape, self.prediction, self.schedule = tuple(latent_shape), prediction, make_schedule(schedule)
+        size = math.prod(latent_shape)
+        self.net = SkipPerceptron(size, size, width, depth, dropout=dropout)
+        nn.init.zeros_(self.net.output.weight)  # starts at the prior mean: v_hat = 0 is exact for N(0, I) latents
+        nn.init.zeros_(self.net.output.bias)
+
+    def forward(
+        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *latent"]:
+        """eps_hat. Raises ValueError when the latents have another shape than the network."""
+        output = self.predict(z_t, t)
+        return eps_from_v(self.schedule, z_t, t, output) if self.prediction == "v" else output
+
+    def predict(
+        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *latent"]:
+        """The network's own prediction, eps or v, in the precision of z_t."""
+        if tuple(z_t.shape[1:]) != self.latent_shape:
+            raise ValueError(
+                f"the denoiser was trained on latents of shape {self.latent_shape}, got {tuple(z_t.shape[1:])}; "
+                "use the prior that was fitted on this store"
+            )
+        return self.net(z_t.flatten(1), t).to(z_t.dtype).view_as(z_t)
+
+    def loss(
+        self, z_0: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"], eps: Float[Tensor, "batch *latent"]
+    ) -> Float[Tensor, " batch"]:
+        """Mean squared error of the prediction per row (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho for v)."""
+        target = velocity(self.schedule, z_0, t, eps) if self.prediction == "v" else eps
+        return (self.predict(diffuse(self.schedule, z_0, t, eps), t) - target).square().flatten(1).mean(dim=1)
+
+
+def stratified_times(count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """(count,) times t ~ U(0, 1), one in each of `count` equal intervals, shuffled by nothing: rows are exchangeable."""
+    return (torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)) / count
