@@ -1,0 +1,116 @@
+"""The contract of a generator: a frozen map from a latent with meaning to an image,
+
+    x = decode(z),      z = encode(x) where there is an inverse,
+
+with x in [-1, 1] and z raw, in whatever scale the generator was trained with. Standardisation belongs to the latent
+store (`lcg.data.statistics`) and to nothing else. lcg never trains a generator through this contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Generator(nn.Module, ABC):
+    """Base of all generators. A subclass sets the two shapes and implements `decode`, and `encode` where it has one.
+
+    Attributes:
+        latent_shape: shape of one latent without the batch, such as (64,) or (18, 512).
+        image_shape: (C, H, W) of one image, C = 3, RGB.
+    """
+
+    latent_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Images of latents.
+
+        Args:
+            z: raw latents (B, *latent_shape).
+
+        Returns:
+            x (B, C, H, W) in [-1, 1].
+        """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of images; optional.
+
+        Args:
+            x: images (B, C, H, W) in [-1, 1].
+
+        Returns:
+            Raw latents (B, *latent_shape).
+
+        Raises:
+            NotImplementedError: this generator has no encoder.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no encoder, so images cannot become latents; "
+            "use a generator that has one, or fill the store from `sample_latents` and labels of the decoded images"
+        )
+
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Raw latents (n, *latent_shape) from the generator's own prior; optional.
+
+        Raises:
+            NotImplementedError: this generator has no prior of its own.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no prior of its own; encode images and fit one on their latents with `lcg fit`"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and latents and images have to be."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def identity(self) -> dict[str, Any]:
+        """What this generator is, in JSON primitives: equal identities give equal latents for equal images."""
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "latent_shape": list(self.latent_shape),
+            "image_shape": list(self.image_shape),
+            "weights_sha256": weights_sha256(self),
+        }
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of a module's parameters and buffers, on whatever device they are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def pixels_to_x(pixels: Tensor) -> Tensor:
+    """uint8 pixels (B, H, W, C), as image files have them, to x (B, C, H, W) float32 in [-1, 1].
+
+    Raises:
+        ValueError: the pixels are not four-dimensional.
+        TypeError: they are not uint8.
+    """
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"`pixels` must be uint8 in [0, 255], got {pixels.dtype}; round and cast them first")
+    if pixels.ndim != 4:
+        raise ValueError(f"`pixels` must be (B, H, W, C), got shape {tuple(pixels.shape)}")
+    return pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+
+
+def x_to_pixels(x: Tensor) -> Tensor:
+    """x (B, C, H, W) in [-1, 1] to uint8 pixels (B, H, W, C), rounded; what lies outside is clamped.
+
+    Raises:
+        ValueError: x is not four-dimensional.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"`x` must be (B, C, H, W), got shape {tuple(x.shape)}")
+    return ((x.detach().to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

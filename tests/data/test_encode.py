@@ -1,0 +1,155 @@
+"""The encode job: right values, whatever the batches; interrupted and gone on with; refused before any work."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcg.data.encode import encode
+from lcg.data.store import LatentStore
+from lcg.generators.base import Generator
+from lcg.schema import Attribute, Schema
+
+
+class Stripes:
+    """Image i has the grey value i (modulo 256) everywhere; its label is whether i is odd."""
+
+    schema = Schema((Attribute("odd"), Attribute("unknown", "continuous")))
+    image_shape = (3, 4, 2)
+
+    def __init__(self, length: int, die_at: int | None = None) -> None:
+        self.length, self.die_at, self.asked = length, die_at, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def chunk(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.die_at is not None and stop > self.die_at:
+            raise KeyboardInterrupt
+        self.asked += stop - start
+        i = np.arange(start, stop)
+        images = np.broadcast_to((i % 256).astype(np.uint8)[:, None, None, None], (len(i), 4, 2, 3))
+        return images, np.stack([i % 2, np.full(len(i), np.nan)], axis=1).astype(np.float32)
+
+    def identity(self) -> dict[str, Any]:
+        return {"class": "Stripes"}
+
+
+class Mean(Generator):
+    """z = scale * mean of x over all pixels, and its negative; dropout, which the job has to switch off."""
+
+    latent_shape = (2,)
+    image_shape = (3, 4, 2)
+
+    def __init__(self, scale: float = 2.0) -> None:
+        super().__init__()
+        self.scale, self.dropout = nn.Parameter(torch.tensor(scale)), nn.Dropout(0.9)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z[:, 0, None, None, None].expand(-1, *self.image_shape) / self.scale
+
+    def encode(self, x: Tensor) -> Tensor:
+        mean = self.dropout(x).mean(dim=(1, 2, 3))
+        return self.scale * torch.stack([mean, -mean], dim=1)
+
+
+@pytest.mark.parametrize(("batch_size", "shard_size"), [(256, 4096), (3, 7), (1, 1), (10, 4)])
+def test_every_image_is_encoded_in_order(tmp_path: Path, batch_size: int, shard_size: int) -> None:
+    store = encode(Stripes(23), Mean(), tmp_path / "s", batch_size=batch_size, shard_size=shard_size, progress=False)
+    i = torch.arange(23)
+    x = i / 127.5 - 1
+    assert (store.latents() - 2 * torch.stack([x, -x], dim=1)).abs().max() < 1e-6
+    assert torch.equal(store.labels()[:, 0], (i % 2).float()) and store.labels()[:, 1].isnan().all()
+    assert torch.equal(store.index(), i)
+    store.verify()
+
+
+def test_provenance_names_what_made_the_latents(tmp_path: Path) -> None:
+    provenance = encode(Stripes(3), Mean(), tmp_path / "s", progress=False).provenance
+    assert provenance["source"] == {"class": "Stripes"}
+    assert provenance["generator"] == Mean().identity() and set(provenance) == {"source", "generator", "lcg"}
+
+
+def test_an_interrupted_job_goes_on(tmp_path: Path) -> None:
+    expected = encode(Stripes(50), Mean(), tmp_path / "whole", batch_size=4, shard_size=10, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        encode(Stripes(50, die_at=37), Mean(), tmp_path / "s", batch_size=4, shard_size=10, progress=False)
+    with pytest.raises(ValueError, match="is not finished: it has 30 latents"):
+        LatentStore.open(tmp_path / "s")
+    rest = Stripes(50)
+    store = encode(rest, Mean(), tmp_path / "s", batch_size=4, shard_size=10, progress=False)
+    assert rest.asked == 20 and store.fingerprint == expected.fingerprint
+
+
+def test_a_finished_job_does_nothing_and_a_longer_source_adds_to_it(tmp_path: Path) -> None:
+    first = encode(Stripes(10), Mean(), tmp_path / "s", progress=False)
+    again, longer = Stripes(10), Stripes(12)
+    assert encode(again, Mean(), tmp_path / "s", progress=False).fingerprint == first.fingerprint and again.asked == 0
+    assert len(encode(longer, Mean(), tmp_path / "s", progress=False)) == 12 and longer.asked == 2
+    with pytest.raises(ValueError, match="has 12 samples, the source only 10"):
+        encode(Stripes(10), Mean(), tmp_path / "s", progress=False)
+
+
+def test_progress_shows_rate_and_starts_where_the_job_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode(Stripes(4), Mean(), tmp_path / "s", progress=False)
+    encode(Stripes(8), Mean(), tmp_path / "s", progress=True)
+    shown = capsys.readouterr().err
+    assert "4/8" in shown and "8/8" in shown and "image/s" in shown
+
+
+def test_another_generator_is_not_mixed_in(tmp_path: Path) -> None:
+    encode(Stripes(4), Mean(), tmp_path / "s", progress=False)
+    with pytest.raises(ValueError, match=r"`provenance\.generator\.weights_sha256` was"):
+        encode(Stripes(8), Mean(3.0), tmp_path / "s", progress=False)
+
+
+def test_a_latent_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    generator = Mean()
+    generator.encode = lambda x: torch.where(x.mean((1, 2, 3)) > 0, torch.nan, 1.0)[:, None].expand(-1, 2)
+    with pytest.raises(ValueError, match=r"latent of row 8 \(sample 128\) is not finite"):
+        encode(Stripes(130), generator, tmp_path / "s", batch_size=7, shard_size=20, progress=False)
+
+
+def test_an_encoder_of_another_shape_is_refused(tmp_path: Path) -> None:
+    generator = Mean()
+    generator.encode = lambda x: x.flatten(1)
+    with pytest.raises(ValueError, match=r"must have shape \(n >= 1, 2\), got \(3, 24\)"):
+        encode(Stripes(3), generator, tmp_path / "s", progress=False)
+
+
+def test_refusals_come_before_work(tmp_path: Path) -> None:
+    source = Stripes(3)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write a latent store"):
+        encode(source, Mean(), tmp_path / "file" / "s", progress=False)
+    with pytest.raises(ValueError, match="`batch_size` must be >= 1, got 0"):
+        encode(source, Mean(), tmp_path / "s", batch_size=0)
+    with pytest.raises(ValueError, match="`shard_size` must be >= 1"):
+        encode(source, Mean(), tmp_path / "s", shard_size=0)
+    source.image_shape = (3, 8, 8)
+    with pytest.raises(ValueError, match=r"images are \(3, 8, 8\) .* takes \(3, 4, 2\)"):
+        encode(source, Mean(), tmp_path / "s")
+    assert source.asked == 0 and not (tmp_path / "s").exists()
+
+
+def test_a_source_that_breaks_its_word_is_refused(tmp_path: Path) -> None:
+    source = Stripes(3)
+    source.chunk = lambda start, stop: (np.zeros((2, 4, 2, 3), np.uint8), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"must be \(3, 4, 2, 3\) pixels, got \(2, 4, 2, 3\)"):
+        encode(source, Mean(), tmp_path / "a", progress=False)
+    source.chunk = lambda start, stop: (np.zeros((3, 4, 2, 3), np.float32), np.zeros((3, 2)))
+    with pytest.raises(TypeError, match="must be uint8"):
+        encode(source, Mean(), tmp_path / "b", progress=False)
+
+
+def test_a_store_with_gaps_is_not_of_this_job(tmp_path: Path) -> None:
+    from lcg.data.encode import _provenance
+    from lcg.data.store import LatentStoreWriter
+
+    writer = LatentStoreWriter(tmp_path / "s", (2,), Stripes.schema, _provenance(Stripes(1), Mean()))
+    writer.append(np.zeros((1, 2)), np.zeros((1, 2)), np.array([7]))
+    with pytest.raises(ValueError, match="skips samples"):
+        encode(Stripes(9), Mean(), tmp_path / "s", progress=False)
