@@ -1,0 +1,102 @@
+"""`lcg fit` of the time-conditioned classifiers, one head per attribute on a shared trunk.
+
+    loss = -E_{t ~ U(0,1), eps} mean_j log p_phi(y_j | alpha_t z_0 + sigma_t eps, t),      over the known labels y_j
+
+Its optimum is the exact noisy posterior. Validation reports accuracy and calibration error per noise band.
+"""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from lcg.checkpoint import describe_network
+from lcg.diffusion import diffuse
+from lcg.metrics.calibration import BandedCalibration
+from lcg.modules.bands import BANDS, band_name, band_times
+from lcg.modules.optimizer import adamw
+from lcg.nets.classifier import TimeConditionedClassifier
+from lcg.nets.denoiser import ScheduleName, make_schedule, stratified_times
+from lcg.nets.heads import log_likelihoods
+
+
+class ClassifierModule(LightningModule):
+    """Trains a `TimeConditionedClassifier` on the latents and labels of a `LatentDataModule`.
+
+    Args:
+        width: hidden width.
+        depth: hidden layers.
+        schedule: must be the prior's.
+        dropout: in training.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW.
+        warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        depth: int = 3,
+        schedule: ScheduleName = "cosine",
+        dropout: float = 0.1,
+        lr: float = 2e-3,
+        weight_decay: float = 0.05,
+        warmup: int = 100,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.schedule = make_schedule(schedule)
+        self.classifier: TimeConditionedClassifier
+
+    def configure_model(self) -> None:
+        """Builds the classifier for the latents and attributes at hand; called by the Trainer."""
+        if hasattr(self, "classifier"):
+            return
+        h, data = self.hparams, self.trainer.datamodule
+        self.classifier = TimeConditionedClassifier(data.latent_shape, data.schema, h.width, h.depth, h.dropout)
+        self.calibration = BandedCalibration(data.schema, BANDS)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        z_0, labels = batch["z_0"], batch["labels"]
+        t = stratified_times(len(z_0), device=z_0.device)
+        outputs = self.classifier(diffuse(self.schedule, z_0, t, torch.randn_like(z_0)), t)
+        loss = self._loss(outputs, labels)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def _loss(self, outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        return -log_likelihoods(self.classifier.schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        z_0, labels = batch["z_0"], batch["labels"]
+        generator = torch.Generator().manual_seed(batch_idx)  # the same noise at every validation
+        losses = []
+        for band in range(BANDS):
+            t = band_times(band, len(z_0), z_0.device)
+            eps = torch.randn(z_0.shape, generator=generator).to(z_0)
+            outputs = self.classifier(diffuse(self.schedule, z_0, t, eps), t)
+            losses.append(self._loss(outputs, labels))
+            self.calibration.update(outputs, labels, band)
+            self.log(f"val/loss/{band_name(band)}", losses[-1], batch_size=len(z_0), sync_dist=True)
+        self.log("val/loss", torch.stack(losses).mean(), batch_size=len(z_0), sync_dist=True, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        for figure, values in self.calibration.compute().items():
+            for band in range(BANDS):
+                self.log(f"val/{figure}/{band_name(band)}", values[:, band].nanmean().float(), sync_dist=True)
+                for row, attribute in enumerate(self.calibration.attributes):
+                    name = f"val/{figure}/{attribute.name}/{band_name(band)}"
+                    self.log(name, values[row, band].float(), sync_dist=True)
+        self.calibration.reset()
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        h = self.hparams
+        return adamw(self.parameters(), h.lr, h.weight_decay, h.warmup, self.trainer.estimated_stepping_batches)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        config = {**self.classifier.config, "schedule": self.hparams.schedule}
+        describe_network(checkpoint, "classifier", config, self.trainer.datamodule)

@@ -1,0 +1,44 @@
+"""Writes the trained network as released weights when a fit has ended."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import nn
+
+from lcg import __version__
+from lcg.weights import save_weights
+
+
+class Exports(Protocol):
+    """A module that can be released: gives the network and the arguments that build it."""
+
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]: ...
+
+
+class ExportWeights(Callback):
+    """Saves the fitted network and its last validation figures to a safetensors file.
+
+    Args:
+        path: where to.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        network, config = pl_module.exported()
+        data = trainer.datamodule
+        provenance = {
+            "lcg": __version__,
+            "torch": torch.__version__,
+            "train": data.train.identity(),
+            "val": data.val.identity(),
+            "steps": trainer.global_step,
+            "figures": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        }
+        save_weights(self.path, network, config, provenance)

@@ -1,0 +1,35 @@
+"""The optimiser that all modules share: AdamW with linear warm-up and cosine decay to zero over the planned steps."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate: rises linearly to 1 over `warmup` steps, then falls to 0 along a half cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, warmup: int, total: float) -> dict[str, Any]:
+    """What `configure_optimizers` returns.
+
+    Args:
+        parameters: what is trained.
+        lr: peak learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        warmup: steps of linear warm-up.
+        total: planned optimiser steps; infinite keeps the rate at its peak.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    planned = int(total) if math.isfinite(total) else 0
+
+    def factor(step: int) -> float:
+        return warmup_cosine(step, warmup, planned) if planned else min(1.0, (step + 1) / max(1, warmup))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
