@@ -1,0 +1,93 @@
+"""The contract of an editing method: `edit(z_0, request) -> EditResult`. lcg's editor and every baseline implement it.
+
+A request holds all edits that shall be true relative to the source, not only the newest. A sequence of edits is a series
+of growing requests on the same source, so that errors do not add up and an edit can be taken back by leaving it out.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lcg.guidance import Formula
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What shall change.
+
+    Attributes:
+        edits: literals that shall hold, such as `parse_edit("+glasses", schema)`; all of them, relative to the source.
+        labels: known labels of the sources (B, A), NaN where unknown; None when a method shall find them out itself.
+        previous: (B, *latent) result of the request without the last edit. What that brought (the style of the glasses)
+            is kept where a method can.
+    """
+
+    edits: tuple[Formula, ...]
+    labels: Tensor | None = None
+    previous: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.edits:
+            raise ValueError("`edits` must hold at least one edit, got none; ask for one such as +glasses")
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that are edited, in order."""
+        return tuple(dict.fromkeys(name for edit in self.edits for name in edit.attributes))
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """What came out.
+
+    Attributes:
+        z_0: (B, *latent) standardised latents.
+        request: what was asked.
+    """
+
+    z_0: Tensor
+    request: EditRequest
+
+
+class Editor(ABC):
+    """An editing method over standardised latents."""
+
+    @abstractmethod
+    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
+        """Edits sources.
+
+        Args:
+            z_0: (B, *latent) standardised latents of the sources.
+            request: what shall hold afterwards.
+
+        Returns:
+            The edited latents, row by row.
+        """
+
+
+def edit_sequence(
+    editor: Editor, z_0: Tensor, edits: Sequence[Formula], labels: Tensor | None = None
+) -> list[EditResult]:
+    """One edit after another: step k asks for edits 1..k of the original source.
+
+    Args:
+        editor: the method.
+        z_0: (B, *latent) the sources.
+        edits: literals in the order in which they are asked for.
+        labels: known labels of the sources.
+
+    Returns:
+        One result per step.
+    """
+    results: list[EditResult] = []
+    for k in range(1, len(edits) + 1):
+        previous = results[-1].z_0 if results else None
+        results.append(editor.edit(z_0, EditRequest(standing(edits[:k]), labels, previous)))
+    return results
+
+
+def standing(edits: Sequence[Formula]) -> tuple[Formula, ...]:
+    """The edits that still stand: of several that speak of one attribute, the last."""
+    return tuple(e for k, e in enumerate(edits) if not any({*e.attributes} & {*f.attributes} for f in edits[k + 1 :]))
