@@ -1,8 +1,8 @@
 """What a checkpoint says about the network in it, and reading that network back without Lightning.
 
-Beside Lightning's own state a checkpoint of lcg carries one entry `lcg` of JSON primitives and tensors: which network, its
-constructor's arguments, and the statistics and fingerprint of the store that it was trained on. `load_network` rebuilds the
-network from it. Checkpoints are read with `weights_only=True`: opening one from a stranger runs no code.
+Beside Lightning's own state a checkpoint of lcg carries one entry `lcg` of JSON primitives and tensors: which network,
+its constructor's arguments, and the statistics and fingerprint of the store that it was trained on. `load_network`
+rebuilds the network from it. Checkpoints are read with `weights_only=True`: opening one from a stranger runs no code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pickle
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import nn
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from lcg.data.datamodule import LatentDataModule
 
 Kind = Literal["denoiser", "classifier"]
-COMMAND = {"denoiser": "lcg fit --config configs/prior/avatars.yaml", "classifier": "lcg fit --config configs/classifier/avatars.yaml"}
+Network = TypeVar("Network", bound=nn.Module)
+COMMAND = {
+    "denoiser": "lcg fit --config configs/prior/avatars.yaml",
+    "classifier": "lcg fit --config configs/classifier/avatars.yaml",
+}
+
+UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+"""What reading a file that is none of ours can end in: the archive, the entries, the arguments, the weights."""
 
 
 def describe_network(checkpoint: dict[str, Any], kind: Kind, config: dict[str, Any], data: LatentDataModule) -> None:
@@ -50,7 +57,7 @@ def describe_network(checkpoint: dict[str, Any], kind: Kind, config: dict[str, A
 
 
 @dataclass(frozen=True)
-class LoadedNetwork:
+class LoadedNetwork(Generic[Network]):
     """A network in evaluation mode, frozen, and what it was trained on.
 
     Attributes:
@@ -62,7 +69,7 @@ class LoadedNetwork:
         path: where it came from.
     """
 
-    network: nn.Module
+    network: Network
     statistics: Statistics
     store: str
     generator: str
@@ -70,7 +77,19 @@ class LoadedNetwork:
     path: Path
 
 
-def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | str = "cpu") -> LoadedNetwork:
+@overload
+def load_network(
+    path: str | PathLike[str], kind: Literal["denoiser"], device: torch.device | str = "cpu"
+) -> LoadedNetwork[LatentDenoiser]: ...
+
+
+@overload
+def load_network(
+    path: str | PathLike[str], kind: Literal["classifier"], device: torch.device | str = "cpu"
+) -> LoadedNetwork[TimeConditionedClassifier]: ...
+
+
+def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | str = "cpu") -> LoadedNetwork[Any]:
     """Reads a network from a checkpoint of `lcg fit`.
 
     Args:
@@ -95,10 +114,10 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
             state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
             network.load_state_dict(state)
             statistics = Statistics(entry["mean"], entry["std"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(
-            f"{path} is not a readable {kind} checkpoint of lcg ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            f"fit it again with `{COMMAND[kind]}`"
+            f"{path} is not a readable {kind} checkpoint of lcg "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); fit it again with `{COMMAND[kind]}`"
         ) from error
     if found != kind:
         raise ValueError(f"{path} holds a {found}, expected a {kind}; give the checkpoint of `{COMMAND[kind]}`")

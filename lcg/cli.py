@@ -186,7 +186,9 @@ def run_job(command: str, job: Job, arguments: list[str]) -> None:
 
 def join_lists(function: Callable[..., object], arguments: list[str]) -> list[str]:
     """Lets list options take plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`."""
-    lists = {f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")}
+    lists = {
+        f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")
+    }
     joined: list[str] = []
     position = 0
     while position < len(arguments):

@@ -1,13 +1,14 @@
 """`lcg generate` and `lcg edit`: the pipeline as jobs that leave pictures, latents and what they were made with.
 
-Everything that can be wrong is found before work starts: names in formulas and edits, the sizes of images, networks that do
-not fit together, a folder that holds something already or cannot be written.
+Everything that can be wrong is found before work starts: names in formulas and edits, the sizes of images, networks
+that do not fit together, a folder that holds something already or cannot be written.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,15 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from lcg import __version__
 from lcg.benchmarks.pictures import contact_sheet, strips
-from lcg.data.store import LatentStore
-from lcg.generators.base import Generator
-from lcg.guidance import parse, parse_edit
+from lcg.data.store import LatentStore, check_latents
+from lcg.generators.base import Generator, weights_sha256
+from lcg.guidance import FormulaReadout, parse, parse_edit
 from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
+
+OWN_IMAGE = re.compile(r"\d{4,}(_\d+)?\.png")
+"""How `save_images` names images; nothing else is ever removed."""
 
 
 def generate_job(
@@ -42,10 +46,11 @@ def generate_job(
 ) -> None:
     """Generates images that satisfy a formula over attributes, such as "glasses & smile & hat & ~beard".
 
-    Writes OUT/sheet.png, OUT/images/NNNN.png, OUT/samples.csv (file, seed), OUT/latents.safetensors and OUT/provenance.json.
+    Writes OUT/sheet.png, OUT/images/NNNN.png, OUT/samples.csv (file, seed), OUT/latents.safetensors and
+    OUT/provenance.json.
 
     Args:
-        formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0. None for samples of the prior.
+        formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0; None samples the prior.
         num: how many images.
         out: folder for the results.
         seed: of the first image; image i has seed + i and is the same whatever num is.
@@ -59,10 +64,12 @@ def generate_job(
     """
     if num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}")
-    folder = claim(out, overwrite)
+    refuse_occupied(out, overwrite)
     pipeline = load(prior, classifier, generator, pick_device(device), sampling=sampling, guidance=guidance)
     if formula is not None:
-        parse(formula, pipeline.schema)
+        FormulaReadout(parse(formula, pipeline.schema))
+    sampling.build(pipeline.denoiser)
+    folder = claim(out)
     started = time.perf_counter()
     samples = pipeline.generate(formula, num, seed)
     seconds = time.perf_counter() - started
@@ -99,8 +106,8 @@ def edit_job(
 ) -> None:
     """Edits images, one attribute after another: lcg edit --source a.png b.png --edits +glasses -hat hair_color=red.
 
-    Writes OUT/strip.png (source, reconstruction, the image after each edit), OUT/images/ROW_STEP.png, OUT/latents.safetensors
-    and OUT/provenance.json.
+    Writes OUT/strip.png (source, reconstruction, the image after each edit), OUT/images/ROW_STEP.png,
+    OUT/latents.safetensors and OUT/provenance.json.
 
     Args:
         source: image files, or one latent store, whose samples are chosen by `rows`.
@@ -116,11 +123,13 @@ def edit_job(
     """
     if not source or not edits:
         raise ValueError("`source` and `edits` must each name at least one; such as --source a.png --edits +glasses")
-    folder = claim(out, overwrite)
+    refuse_occupied(out, overwrite)
     pipeline = load(prior, classifier, generator, pick_device(device), editing=editing)
+    pipeline.editor()
     for edit in edits:
         parse_edit(edit, pipeline.schema)
     z_0, labels, images = read_sources(source, rows, pipeline)
+    folder = claim(out)
     started = time.perf_counter()
     results = pipeline.edit_latents(z_0, edits, labels)
     seconds = time.perf_counter() - started
@@ -132,24 +141,44 @@ def edit_job(
     for step, frame in enumerate(frames):
         save_images(folder / "images", frame, suffix=f"_{step}")
     strips(np.stack(frames, axis=1), titles).save(folder / "strip.png")
-    save_file({"z_0": torch.stack([z_0, *(r.z_0 for r in results)], dim=1).cpu().contiguous()}, folder / "latents.safetensors")
+    save_file(
+        {"z_0": torch.stack([z_0, *(r.z_0 for r in results)], dim=1).cpu().contiguous()}, folder / "latents.safetensors"
+    )
     write_provenance(
-        folder, pipeline, command="edit", source=source, rows=rows, edits=edits, editing=asdict(editing), seconds=seconds
+        folder,
+        pipeline,
+        command="edit",
+        source=source,
+        rows=rows,
+        edits=edits,
+        editing=asdict(editing),
+        seconds=seconds,
     )
     print(f"{len(z_0)} sources, {len(edits)} edits in {seconds:.1f} s: {folder / 'strip.png'}")
 
 
-def claim(out: str, overwrite: bool) -> Path:
-    """The folder for results, made and writable. Raises FileExistsError when it holds something already."""
+def refuse_occupied(out: str, overwrite: bool) -> None:
+    """Raises FileExistsError when the folder for results holds something, NotADirectoryError when it is a file."""
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"`out` must be a folder, got the file {folder}; choose another")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(f"{folder} holds results already; choose another --out, or replace them with --overwrite true")
+        raise FileExistsError(
+            f"{folder} holds results already; choose another --out, or replace them with --overwrite true"
+        )
+
+
+def claim(out: str) -> Path:
+    """The folder for results, made, writable and without images of an earlier run. Called last before work starts."""
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".writable"
     probe.touch()  # raises PermissionError now rather than after the work
     probe.unlink()
+    if (folder / "provenance.json").is_file():
+        for image in (folder / "images").glob("*.png"):  # there may have been more of them
+            if OWN_IMAGE.fullmatch(image.name):
+                image.unlink()
     return folder
 
 
@@ -174,11 +203,21 @@ def read_sources(
                 f"{tuple(pipeline.denoiser.latent_shape)}; use the store that it was fitted on"
             )
         if store.schema != pipeline.schema:
-            raise ValueError(f"the store {source[0]} has other attributes than the classifier; use the store it was fitted on")
+            raise ValueError(
+                f"the store {source[0]} has other attributes than the classifier; use the store it was fitted on"
+            )
+        encoder = store.provenance.get("generator", {}).get("weights_sha256", "")
+        if encoder and encoder != weights_sha256(pipeline.generator):
+            raise ValueError(
+                f"the store {source[0]} was encoded by another generator than this one; encode its images again"
+            )
         wrong = [row for row in rows if not 0 <= row < len(store)]
-        if wrong:
-            raise ValueError(f"`rows` must be in 0..{len(store) - 1}, got {wrong[0]}")
-        z_0 = pipeline.statistics.standardise(store.latents(rows)).to(pipeline.device)
+        if wrong or not rows:
+            got = wrong[0] if wrong else "none"
+            raise ValueError(f"`rows` must name samples of the store, 0..{len(store) - 1}, got {got}")
+        z = store.latents(rows)
+        check_latents(z.numpy(), store.index(rows).numpy())
+        z_0 = pipeline.statistics.standardise(z).to(pipeline.device)
         return z_0, store.labels(rows).to(pipeline.device), None
     images = np.stack([read_image(path, pipeline.generator.image_shape) for path in source])
     return pipeline.encode(images), None, images
@@ -190,9 +229,9 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> NDArray[np.uint8
         raise FileNotFoundError(f"no image at {path}; give image files or one latent store")
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read; convert it to PNG") from error
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: what PIL calls a broken PNG
+        raise ValueError(f"{path} is not an image that can be read ({error}); convert it to PNG") from error
     if pixels.shape[:2] != image_shape[1:]:
         expected, got = f"{image_shape[2]}x{image_shape[1]}", f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise ValueError(f"{path} must be {expected} pixels for this generator, got {got}; crop and resize it")

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcg.checkpoint import load_network
+from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DDIM, DPMSolverPP2M, Sampler, generators, randn
+from lcg.diffusion import DDIM, DPMSolverPP2M, Randomness, Sampler, generators, randn
 from lcg.editing import EditResult, GuidedEditor, edit_sequence
 from lcg.editing.guided import Start
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
@@ -73,7 +73,7 @@ class Guidance:
     """
 
     single: float = 2.0
-    several: float = 8.0
+    several: float = 6.0
     max_step: float | None = None
 
     def weight(self, formula: Formula) -> float:
@@ -100,12 +100,30 @@ class Editing:
 
     weight: float = 16.0
     keep_weight: float = 8.0
-    tau: float | None = None
+    tau: float | None = 4.0
     source_mode: SourceMode = "observation"
     start: Start = "inversion"
-    t_start: float = 0.98
+    t_start: float = 0.7
     steps: int = 50
     max_step: float | None = None
+
+    def build(
+        self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
+    ) -> GuidedEditor:
+        return GuidedEditor(
+            denoiser,
+            classifier,
+            classifier.schema,
+            DDIM(denoiser.schedule, self.steps, t_start=self.t_start, clip=None),
+            self.weight,
+            self.keep_weight,
+            self.tau,
+            self.source_mode,
+            self.start,
+            self.t_start,
+            self.max_step,
+            randomness,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,13 @@ class Pipeline:
     # --- latents and images ---
 
     def decode(self, z_0: Tensor, batch_size: int = 256) -> NDArray[np.uint8]:
-        """Images (N, H, W, C) of standardised latents."""
+        """Images (N, H, W, C) of standardised latents. Raises ValueError for latents that are not finite."""
+        finite = torch.isfinite(z_0).flatten(1).all(1)
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            raise ValueError(
+                f"`z_0` must be finite, got NaN or infinity in row {row}; check the weights of the networks"
+            )
         with torch.no_grad():
             parts = [self.generator.decode(self.statistics.restore(z)) for z in z_0.split(batch_size)]
         return np.concatenate([x_to_pixels(x).cpu().numpy() for x in parts])
@@ -227,23 +251,9 @@ class Pipeline:
 
     # --- editing ---
 
-    def editor(self) -> GuidedEditor:
-        """lcg's editor with this pipeline's networks."""
-        e = self.editing
-        sampler = DDIM(self.denoiser.schedule, e.steps, t_start=max(e.t_start, self.sampling.t_start), clip=None)
-        return GuidedEditor(
-            self.denoiser,
-            self.classifier,
-            self.schema,
-            sampler,
-            e.weight,
-            e.keep_weight,
-            e.tau,
-            e.source_mode,
-            e.start,
-            e.t_start,
-            e.max_step,
-        )
+    def editor(self, randomness: Randomness = None) -> GuidedEditor:
+        """lcg's editor with this pipeline's networks; `randomness` is for the starts that draw noise."""
+        return self.editing.build(self.denoiser, self.classifier, randomness)
 
     def edit(self, images: NDArray[np.uint8], *edits: str) -> list[NDArray[np.uint8]]:
         """Edits images one attribute after another.
@@ -261,7 +271,8 @@ class Pipeline:
 
     def edit_latents(self, z_0: Tensor, edits: Sequence[str], labels: Tensor | None = None) -> list[EditResult]:
         """Edits standardised latents (N, *latent), one attribute after another; one result per edit."""
-        return edit_sequence(self.editor(), z_0, [parse_edit(edit, self.schema) for edit in edits], labels)
+        editor = self.editor(generators(range(len(z_0))))  # row by row, should the start draw noise
+        return edit_sequence(editor, z_0, [parse_edit(edit, self.schema) for edit in edits], labels)
 
 
 def load(
@@ -285,11 +296,35 @@ def load(
         ValueError: the networks were trained on different latents or under different schedules, or the generator's
             latents have another shape.
     """
-    p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
+    p, c = load_networks(prior, classifier, device)
     if generator is None:
         from lcg.generators.autoencoder import AvatarAutoencoder
 
         generator = AvatarAutoencoder()
+    shape = tuple(p.config["latent_shape"])
+    if tuple(generator.latent_shape) != shape:
+        raise ValueError(
+            f"the networks were trained on latents of shape {shape}, the generator has "
+            f"{tuple(generator.latent_shape)}; use the generator that encoded the store"
+        )
+    if p.generator and p.generator != weights_sha256(generator):
+        raise ValueError(
+            f"the store of {p.path} was encoded by a generator with weights {p.generator[:12]}, this one has "
+            f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
+        )
+    return Pipeline(generator.to(device), p.network, c.network, p.statistics, p.store, **settings)
+
+
+def load_networks(
+    prior: str | PathLike[str], classifier: str | PathLike[str], device: torch.device | str = "cpu"
+) -> tuple[LoadedNetwork[LatentDenoiser], LoadedNetwork[TimeConditionedClassifier]]:
+    """Loads a prior and classifiers and checks that they fit together.
+
+    Raises:
+        FileNotFoundError: a checkpoint is missing.
+        ValueError: they were trained on different latents or under different schedules.
+    """
+    p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
     if p.store != c.store:
         raise ValueError(
             f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "
@@ -300,15 +335,4 @@ def load(
             f"the prior's schedule is {p.config['schedule']!r}, the classifier's {c.config['schedule']!r}; "
             "fit both under one schedule"
         )
-    shape = tuple(p.config["latent_shape"])
-    if tuple(generator.latent_shape) != shape:
-        raise ValueError(
-            f"the networks were trained on latents of shape {shape}, the generator has {tuple(generator.latent_shape)}; "
-            "use the generator that encoded the store"
-        )
-    if p.generator and p.generator != weights_sha256(generator):
-        raise ValueError(
-            f"the store of {p.path} was encoded by a generator with weights {p.generator[:12]}, this one has "
-            f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
-        )
-    return Pipeline(generator.to(device), p.network, c.network, p.statistics, p.store, **settings)
+    return p, c

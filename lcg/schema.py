@@ -51,7 +51,8 @@ class Attribute:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(
-                f"`name` of an attribute must be an identifier such as 'long_hair', got {self.name!r}; rename the column"
+                f"`name` of an attribute must be an identifier such as 'long_hair', got {self.name!r}; "
+                "rename the column"
             )
         if self.kind not in KINDS:
             raise unknown_name("kind", self.kind, KINDS, f"attribute {self.name!r}")
@@ -138,7 +139,11 @@ class Schema:
         return cls(
             tuple(
                 Attribute(
-                    **{**entry, "values": tuple(entry.get("values", ())), "detail_of": tuple(entry.get("detail_of", ()))}
+                    **{
+                        **entry,
+                        "values": tuple(entry.get("values", ())),
+                        "detail_of": tuple(entry.get("detail_of", ())),
+                    }
                 )
                 for entry in entries
             )

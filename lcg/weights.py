@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
-def save_weights(path: str | PathLike[str], module: nn.Module, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+def save_weights(
+    path: str | PathLike[str], module: nn.Module, config: dict[str, Any], provenance: dict[str, Any]
+) -> None:
     """Writes a module's parameters and buffers; the file appears whole or not at all.
 
     Args:

@@ -13,10 +13,11 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 # Which command reads the files of a folder. --print_config checks every value against the constructors it names.
 COMMAND_OF = {
     "data": "encode",
-    "generator": "encode",
+    "generator": "fit",
+    "judge": "fit",
     "prior": "fit",
     "classifier": "fit",
-    "editor": "edit",
+    "editor": "predict",
     "benchmark": "bench",
     "trainer": "fit",
 }

@@ -114,7 +114,7 @@ class LatentArithmetic(Editor):
             (*latent) float64, computed once per atom.
 
         Raises:
-            ValueError: it is no literal, or holds for no or for every labelled latent.
+            ValueError: it is no literal, speaks of another schema, or holds for no or for every labelled latent.
         """
         atom, sign = literal, 1.0
         while isinstance(atom, Not):
@@ -124,6 +124,8 @@ class LatentArithmetic(Editor):
                 "latent arithmetic has directions for literals only, such as glasses, ~hat or hair=blond, "
                 f"got {str(literal)!r}; use lcg for other formulas"
             )
+        if self.schema.attributes[atom.column : atom.column + 1] != (atom.attribute,):
+            raise ValueError(f"{str(atom)!r} was parsed with another schema; parse it with that of the labels")
         name = str(atom)
         if name not in self._directions:
             true, false = atom.verdict(self.labels)

@@ -1,18 +1,18 @@
 """The embedded world: avatars whose every attribute is known because we drew them.
 
 An avatar is a row of part numbers (which top, which beard, which colours); its labels follow from the parts. DiceBear's
-Python port turns parts into the vector art of the Avataaars style (Pablo Stanley, https://avataaars.com, free for personal
-and commercial use), resvg rasterises it at 64x64, framed on the head. No network, any number of images.
+Python port turns parts into the vector art of the Avataaars style (Pablo Stanley, https://avataaars.com, free for
+personal and commercial use), resvg rasterises it at 64x64, framed on the head. No network, any number of images.
 
-The style stacks independent parts, so an image is a composition of layers with the `over` operator (Porter & Duff 1984),
+The style stacks independent parts, so an image composes layers with the `over` operator (Porter & Duff 1984),
 
     out = layer + (1 - alpha_layer) * out        (premultiplied colours),
 
 and only some 150 distinct layers exist. Each is rendered once; an image is then composed in a tenth of a millisecond,
 equal to the direct rendering to rounding (tested).
 
-Two distributions. `uniform` draws the binary attributes independently. `biased` is the labelled training world: beards go
-with hats, glasses and smiles avoid each other, and two combinations never occur, glasses & smile & hat and
+Two distributions. `uniform` draws the binary attributes independently. `biased` is the labelled training world: beards
+go with hats, glasses and smiles avoid each other, and two combinations never occur, glasses & smile & hat and
 beard & long_hair, so that composing what was never seen together is really tested.
 """
 
@@ -93,7 +93,7 @@ SCHEMA = Schema(
         Attribute("beard"),
         Attribute("smile"),
         Attribute("hat"),
-        Attribute("long_hair"),
+        Attribute("long_hair", detail_of=("hat",)),  # a hat hides the hair: no hat can be put on and the hair be kept
         Attribute("dark_skin"),
         Attribute("top", "categorical", PARTS["top"], detail_of=("hat", "long_hair")),
         Attribute("hair_color", "categorical", PARTS["hair_color"], applies_if={"hat": False}),
@@ -220,7 +220,8 @@ def check_parts(parts: Parts) -> None:
         if len(wrong):
             row = int(wrong[0])
             raise ValueError(
-                f"`parts` row {row}: {name} must be in 0..{len(PARTS[name]) - 1}, got {parts[row, i]}; see PARTS[{name!r}]"
+                f"`parts` row {row}: {name} must be in 0..{len(PARTS[name]) - 1}, got {parts[row, i]}; "
+                f"see PARTS[{name!r}]"
             )
 
 
@@ -250,7 +251,9 @@ def variants(parts: Parts, attribute: str, value: bool) -> Parts:
         ("dark_skin", False): {"skin_color": [s for s in SKIN_COLORS if s not in DARK_SKINS]},
     }
     if (attribute, value) not in free:
-        raise unknown_name("binary attribute", attribute, [a.name for a in SCHEMA.of_kind("binary")], "the avatar world")
+        raise unknown_name(
+            "binary attribute", attribute, [a.name for a in SCHEMA.of_kind("binary")], "the avatar world"
+        )
     rows = parts[None]
     for part, names in free[attribute, value].items():
         options = np.array([PARTS[part].index(n) for n in names])
@@ -311,8 +314,9 @@ def style_definition() -> dict[str, Any]:
     found = hashlib.sha256(raw).hexdigest()
     if found != STYLE_SHA256:
         raise RuntimeError(
-            f"the Avataaars style has sha256 {found[:12]}, expected {STYLE_SHA256[:12]} (dicebear-styles 10.6.0): the drawings "
-            "differ from those that the shipped generator and judge know; run `pip install dicebear-styles==10.6.0`"
+            f"the Avataaars style has sha256 {found[:12]}, expected {STYLE_SHA256[:12]} (dicebear-styles 10.6.0): the "
+            "drawings differ from those that the shipped generator and judge know; "
+            "run `pip install dicebear-styles==10.6.0`"
         )
     definition: dict[str, Any] = json.loads(raw)
     return definition
@@ -420,7 +424,7 @@ def render(parts: Parts) -> NDArray[np.uint8]:
 
 
 def edited_region(parts: Parts, edits: Mapping[str, bool], margin: int = 1) -> NDArray[np.bool_]:
-    """Where an edit may change an image: the pixels that differ between the source and any avatar that only the edit changes.
+    """The pixels that an edit may change: where the source differs from any avatar that the edit alone leads to.
 
     Args:
         parts: (11,) the source.

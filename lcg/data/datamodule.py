@@ -2,8 +2,10 @@
 
     {"z_0": (B, *latent_shape) float32, standardised; "labels": (B, A) float32, NaN where missing}
 
-There are no workers: the latents lie in memory, standardised once, and a batch is one gather (`lcg.data.batches`),
-which is faster than handing it from process to process. A store that memory cannot hold is read from its mapped files.
+and in prediction "index" (B,) int64 too, the samples' numbers in their source, by which ranks' results are put
+together. There are no workers: the latents lie in memory, standardised once, and a batch is one gather
+(`lcg.data.batches`), which is faster than handing it from process to process. A store that memory cannot hold is read
+from its mapped files.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lcg.data.batches import Batch, LatentBatches
@@ -61,6 +63,11 @@ class LatentDataModule(LightningDataModule):
         in_validation(np.zeros(0, np.int64), val_fraction)  # refuses a wrong fraction now rather than in setup
         self.path, self.batch_size, self.val_fraction, self.seed = os.fspath(store), batch_size, val_fraction, seed
         self.in_memory, self.statistics_from = in_memory, statistics_from
+
+    @staticmethod
+    def of(trainer: Trainer) -> LatentDataModule:
+        """The one that a Trainer was started with."""
+        return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
     @cached_property
     def store(self) -> LatentStore:
@@ -112,7 +119,7 @@ class LatentDataModule(LightningDataModule):
         return self._held_out()
 
     def predict_dataloader(self) -> LatentBatches:
-        return self._held_out()
+        return LatentBatches(self.gather_numbered, self.val_rows, self.batch_size)
 
     def gather(self, rows: Tensor) -> Batch:
         """The batch of the given rows of the store: z_0 (B, *latent_shape) standardised and labels (B, A).
@@ -124,13 +131,20 @@ class LatentDataModule(LightningDataModule):
             return {name: values.index_select(0, rows) for name, values in self._memory.items()}
         return {"z_0": self.statistics.standardise(self.store.latents(rows)), "labels": self.store.labels(rows)}
 
+    def gather_numbered(self, rows: Tensor) -> Batch:
+        """The same with "index" (B,)."""
+        return {**self.gather(rows), "index": self.store.index(rows)}
+
     def state_dict(self) -> dict[str, Any]:
         """Goes into every checkpoint: the standardisation that its weights were trained under."""
         return {"mean": self.statistics.mean, "std": self.statistics.std}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Raises ValueError when the checkpoint was trained under another standardisation than this one gives."""
-        mean, std = state_dict["mean"], state_dict["std"]
+        self.check_standardisation(state_dict["mean"], state_dict["std"])
+
+    def check_standardisation(self, mean: Tensor, std: Tensor) -> None:
+        """Raises ValueError unless these statistics (*latent_shape) standardise as this module does."""
         own = self.statistics
         if mean.shape != own.mean.shape or not (
             ((mean - own.mean).abs() / own.std).max() < 1e-3 and (std / own.std - 1).abs().max() < 1e-3

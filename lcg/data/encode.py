@@ -119,7 +119,5 @@ def encode_job(
         dtype: float32 or float16.
         progress: show samples done, rate and time left.
     """
-    store = encode(
-        source, generator, out, batch_size=batch_size, shard_size=shard_size, dtype=dtype, progress=progress
-    )
+    store = encode(source, generator, out, batch_size=batch_size, shard_size=shard_size, dtype=dtype, progress=progress)
     print(f"{len(store)} latents of shape {store.latent_shape} in {out}")

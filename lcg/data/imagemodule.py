@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,13 +35,18 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"`batch_size` must be >= 1, got {batch_size}")
         self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
 
+    @staticmethod
+    def of(trainer: Trainer) -> ImageDataModule:
+        """The one that a Trainer was started with."""
+        return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
     @property
     def schema(self) -> Schema:
         return self.train.schema
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return tuple(self.train.image_shape)
+        return self.train.image_shape
 
     def setup(self, stage: str | None = None) -> None:
         """Draws or reads all images; called by the Trainer, does nothing the second time."""

@@ -1,4 +1,4 @@
-"""Editing: change what is asked, keep everything else. The contract that every editing method meets, and lcg's own editor."""
+"""Editing: change what is asked, keep everything else. The contract of every editing method, and lcg's own editor."""
 
 from lcg.editing.contract import Editor, EditRequest, EditResult, edit_sequence
 from lcg.editing.guided import GuidedEditor

@@ -1,7 +1,8 @@
 """The contract of an editing method: `edit(z_0, request) -> EditResult`. lcg's editor and every baseline implement it.
 
-A request holds all edits that shall be true relative to the source, not only the newest. A sequence of edits is a series
-of growing requests on the same source, so that errors do not add up and an edit can be taken back by leaving it out.
+A request holds all edits that shall be true relative to the source, not only the newest. A sequence of edits is a
+series of growing requests on the same source, so that errors do not add up and an edit can be taken back by leaving it
+out.
 """
 
 from abc import ABC, abstractmethod

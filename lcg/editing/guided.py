@@ -1,9 +1,10 @@
 """lcg's editor: the source's own noise, guided towards the edits, with everything else asked to stay.
 
-The target is p(z_0 | edits, source) ~ p(z_0) prod p(y_i | z_0)^{w_i} p(keep | z_0) N(z_src; z_0, tau^2 I). Sampling starts
-from the deterministic inversion of the source, which without guidance leads back to it, and follows the guided score
+The target is p(z_0 | edits, source) ~ p(z_0) prod p(y_i | z_0)^{w_i} p(keep | z_0) N(z_src; z_0, tau^2 I). Sampling
+starts from the deterministic inversion of the source, which unguided leads back to it, and follows the guided score
 
-    s(z_t) = s_theta(z_t) + w sum_edits grad log p(y_i | z_t) + w_keep sum_kept grad log p(y_j = y_j(z_src) | z_t) + source term.
+    s(z_t) = s_theta(z_t) + w sum_edits grad log p(y_i | z_t)
+             + w_keep sum_kept grad log p(y_j = y_j(z_src) | z_t) + source term.
 
 The keep terms ask for every attribute that no edit touches, the fine categorical ones included: only what a classifier
 watches is kept. What an edit brought (the style of the glasses) is kept by the edits that follow it.
@@ -17,8 +18,20 @@ from torch import Tensor
 from lcg.diffusion import DDIM, Denoiser, Sampler, diffuse, randn
 from lcg.diffusion.noise import Randomness
 from lcg.editing.contract import Editor, EditRequest, EditResult
-from lcg.guidance import And, Classifier, ClassifierTerm, Formula, FormulaReadout, GuidedDenoiser, LabelReadout
-from lcg.guidance import PriorTerm, SourceMode, SourceTerm, Term
+from lcg.guidance import (
+    And,
+    Classifier,
+    ClassifierTerm,
+    Formula,
+    FormulaReadout,
+    GuidedDenoiser,
+    LabelReadout,
+    PriorTerm,
+    Readout,
+    SourceMode,
+    SourceTerm,
+    Term,
+)
 from lcg.nets.heads import predict_labels
 from lcg.schema import Schema
 
@@ -57,10 +70,10 @@ class GuidedEditor(Editor):
         sampler: Sampler,
         weight: float = 16.0,
         keep_weight: float = 8.0,
-        tau: float | None = 1.0,
+        tau: float | None = 4.0,
         source_mode: SourceMode = "observation",
         start: Start = "inversion",
-        t_start: float = 0.98,
+        t_start: float = 0.7,
         max_step: float | None = None,
         randomness: Randomness = None,
     ) -> None:
@@ -83,9 +96,7 @@ class GuidedEditor(Editor):
 
     def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
         """See `Editor`. Raises ValueError for edits that contradict each other."""
-        guided = GuidedDenoiser(
-            self.denoiser, self.terms(z_0, request), self.sampler.schedule, max_step=self.max_step
-        )
+        guided = GuidedDenoiser(self.denoiser, self.terms(z_0, request), self.sampler.schedule, max_step=self.max_step)
         return EditResult(self.sampler.sample(guided, self.noised(z_0), t_start=self.t_start), request)
 
     def noised(self, z_0: Tensor) -> Tensor:
@@ -103,16 +114,17 @@ class GuidedEditor(Editor):
         """What guides: edits and kept labels in one classifier term, and the source."""
         wanted = request.edits[0] if len(request.edits) == 1 else And(request.edits)
         labels = self.kept_labels(z_0, request)
-        readouts = [(FormulaReadout(wanted), self.weight)]
+        readouts: list[tuple[Readout, float]] = [(FormulaReadout(wanted), self.weight)]
         if self.keep_weight > 0 and not bool(labels.isnan().all()):
             readouts.append((LabelReadout(self.schema, labels), self.keep_weight))
         terms: list[Term | PriorTerm] = [ClassifierTerm(self.classifier, readouts)]
         if self.tau is not None:
-            terms.append(SourceTerm(z_0, self.denoiser, self.sampler.schedule, self.tau, self.source_mode))
+            joint = self.source_mode != "paper"  # the edits and the source together, as latent arithmetic has them
+            terms.append(SourceTerm(z_0, self.denoiser, self.sampler.schedule, self.tau, self.source_mode, joint=joint))
         return terms
 
     def kept_labels(self, z_0: Tensor, request: EditRequest) -> Tensor:
-        """(B, A): the source's labels with what the edits set free missing, then the details that earlier edits brought."""
+        """(B, A): the source's labels, NaN for what the edits set free, and the details that earlier edits brought."""
         labels = self.labels(z_0)
         if request.labels is not None:
             known = request.labels.to(labels)
@@ -121,7 +133,7 @@ class GuidedEditor(Editor):
         labels[:, freed] = torch.nan
         if request.previous is not None:
             brought = self.details(request.edits[:-1]) - self.details(request.edits[-1:])
-            columns = sorted(self.schema.index(name) for name in brought)
+            columns = sorted(self.schema.index(name) for name in brought - {*request.attributes})
             labels[:, columns] = self.labels(request.previous)[:, columns]
         return labels
 

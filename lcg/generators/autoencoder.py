@@ -6,11 +6,11 @@ coefficients c = B^T (x - mean), and one fixed matrix B (k, pixels) carries them
     z = normalise(E(c / s)),      x_hat = clamp(mean + B (s * D(z)), -1, 1),
 
 with E and D residual perceptrons. Errors are measured in units of s_k ~ std_k^detail, normalised so that c / s has mean
-square 1: detail = 0 measures them in pixels, 1 gives every component the same say, and in between a thin frame of glasses
-counts for more than its few pixels. `normalise` is batch normalisation without affine part: every latent dimension has
-mean 0 and variance 1 over the training images. In training, noise of standard deviation `latent_noise` is added to z
-before D, which makes the latent space smooth (a Gaussian channel of limited capacity) and the decoder forgiving of a
-prior's small errors. Trained without labels.
+square 1: detail = 0 measures them in pixels, 1 gives every component the same say, and in between a thin frame of
+glasses counts for more than its few pixels. `normalise` is batch normalisation without affine part: every latent
+dimension has mean 0 and variance 1 over the training images. In training, noise of standard deviation `latent_noise` is
+added to z before D, which makes the latent space smooth (a Gaussian channel of limited capacity) and the decoder
+forgiving of a prior's small errors. Trained without labels.
 
 This says nothing about photographs; adapters for other generators meet the same contract.
 """
@@ -33,10 +33,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
-        )
-        nn.init.zeros_(self.layers[-1].weight)
+        first, last = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        self.layers = nn.Sequential(nn.LayerNorm(width), first, nn.SiLU(), last)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.layers(h)
@@ -62,6 +61,10 @@ class PCAAutoencoder(Generator):
         image_shape: (C, H, W).
     """
 
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         latent_dim: int = 64,
@@ -82,9 +85,10 @@ class PCAAutoencoder(Generator):
             "detail": detail,
             "image_shape": list(image_shape),
         }
-        self.latent_shape, self.image_shape = (latent_dim,), tuple(image_shape)
+        channels, height, columns = image_shape
+        self.latent_shape, self.image_shape = (latent_dim,), (channels, height, columns)
         self.latent_noise, self.detail = latent_noise, detail
-        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        pixels = channels * height * columns
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(components, pixels))
         self.register_buffer("scale", torch.ones(components))
@@ -94,13 +98,22 @@ class PCAAutoencoder(Generator):
 
     @torch.no_grad()
     def fit_basis(self, x: Float[Tensor, "batch channels height width"], seed: int = 0) -> None:
-        """Sets mean, basis and scale from images in [-1, 1], by randomised singular value decomposition."""
-        flat = x.flatten(1)
+        """Sets mean, basis and scale from images in [-1, 1], by randomised singular value decomposition.
+
+        Raises:
+            ValueError: fewer images than components.
+        """
+        flat, components = x.flatten(1), self.basis.shape[0]
+        if min(flat.shape) < components:
+            raise ValueError(
+                f"`x` must be at least {components} images of as many pixels for {components} components, "
+                f"got {len(flat)} of {flat.shape[1]}; give more images or lower `components`"
+            )
         self.mean.copy_(flat.mean(0))
         with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
             torch.manual_seed(seed)
-            _, _, v = torch.svd_lowrank(flat - self.mean, q=self.basis.shape[0] + 16, niter=2)
-        self.basis.copy_(v.T[: self.basis.shape[0]])
+            _, _, v = torch.svd_lowrank(flat - self.mean, q=components + 16, niter=2)
+        self.basis.copy_(v.T[:components])
         std = ((flat - self.mean) @ self.basis.T).square().mean(0).sqrt()
         scale = std.clamp(min=1e-6 * float(std.max())) ** self.detail
         self.scale.copy_(scale * (std / scale).square().mean().sqrt())
@@ -129,8 +142,8 @@ class PCAAutoencoder(Generator):
 class AvatarAutoencoder(PCAAutoencoder):
     """The embedded generator: a `PCAAutoencoder` with the weights that ship with the package, frozen.
 
-    It was trained without labels on uniform avatars, so it has seen every combination of attributes, also those that the
-    biased training set of prior and classifiers leaves out: a generator that never saw a pair cannot decode it.
+    It was trained without labels on uniform avatars, so it has seen every combination of attributes, also those that
+    the biased training set of prior and classifiers leaves out: a generator that never saw a pair cannot decode it.
 
     Args:
         weights: another file exported by `lcg fit --config configs/generator/avatars.yaml`; None for the shipped one.

@@ -1,7 +1,7 @@
 """Accuracy and calibration of the time-conditioned classifier, per attribute and noise band.
 
-Guidance follows the gradient of log p_phi(y | z_t, t), so it is only as good as those probabilities are honest. The expected
-calibration error compares the probability of the predicted label with how often it is right (Guo et al. 2017,
+Guidance follows the gradient of log p_phi(y | z_t, t), so it is only as good as those probabilities are honest. The
+expected calibration error compares the probability of the predicted label with how often it is right (Guo et al. 2017,
 arXiv:1706.04599, equation 3),
 
     ECE = sum_b (n_b / n) |accuracy_b - confidence_b|      over bins b of confidence.
@@ -41,6 +41,9 @@ class BandedCalibration(Metric):
     """
 
     full_state_update = False
+    count: Tensor
+    confidence: Tensor
+    correct: Tensor
 
     def __init__(self, schema: Schema, bands: int, bins: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)

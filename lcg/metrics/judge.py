@@ -1,9 +1,10 @@
 """The judge: an image classifier that sees only pixels and shares neither data nor weights with what guides.
 
-A small convolutional network with one head per attribute. Its penultimate features, standardised on real images, are the
-space in which Frechet distance and the nearest real image are measured.
+A small convolutional network with one head per attribute. Its penultimate features, standardised on real images, are
+the space in which Frechet distance and the nearest real image are measured.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class Judge(nn.Module):
         super().__init__()
         channels, height, columns = image_shape
         if height % 16 or columns % 16:
-            raise ValueError(f"`image_shape` must have sides divisible by 16, got {tuple(image_shape)}; resize the images")
+            raise ValueError(
+                f"`image_shape` must have sides divisible by 16, got {tuple(image_shape)}; resize the images"
+            )
         self.schema, self.image_shape = schema, tuple(image_shape)
         self.config: dict[str, Any] = {
             "schema": schema.to_dict(),
@@ -48,7 +51,7 @@ class Judge(nn.Module):
 
         widths = (channels, width, 2 * width, 4 * width, 4 * width)
         self.trunk = nn.Sequential(
-            *(block(i, o) for i, o in zip(widths, widths[1:], strict=False)),
+            *(block(i, o) for i, o in pairwise(widths)),
             nn.Flatten(),
             nn.Linear(widths[-1] * (height // 16) * (columns // 16), features),
         )
@@ -57,7 +60,9 @@ class Judge(nn.Module):
     def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Penultimate features of images in [-1, 1]."""
         if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"the judge expects images of shape {self.image_shape}, got {tuple(x.shape[1:])}; resize them")
+            raise ValueError(
+                f"the judge expects images of shape {self.image_shape}, got {tuple(x.shape[1:])}; resize them"
+            )
         return self.trunk(x)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> HeadOutputs:

@@ -1,2 +1,1 @@
-"""The Lightning modules: the prior, the classifiers, the guided editor (predict), and the two that make what ships with the
-package, the embedded generator and the judge."""
+"""The Lightning modules: prior, classifiers, guided editor (predict), and what trains the shipped networks."""

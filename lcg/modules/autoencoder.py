@@ -2,16 +2,19 @@
 
     loss = E |D(E(c) + s eps) - c|^2,      eps ~ N(0, I),  s = latent_noise
 
-on scaled coefficients c, whose mean square is 1. As the basis is orthonormal, for detail = 0 this is the relative squared
-error of the pixels that the basis can show; see `PCAAutoencoder` for detail > 0. The noise makes the latent a Gaussian channel of limited capacity.
+on scaled coefficients c, whose mean square is 1. As the basis is orthonormal, for detail = 0 this is the relative
+squared error of the pixels that the basis can show; see `PCAAutoencoder` for detail > 0. The noise makes the latent a
+Gaussian channel of limited capacity.
 """
 
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from lcg.data.imagemodule import ImageDataModule
 from lcg.generators.autoencoder import PCAAutoencoder
 from lcg.modules.optimizer import adamw
 
@@ -41,7 +44,8 @@ class AutoencoderModule(LightningModule):
 
     def on_fit_start(self) -> None:
         if not self.autoencoder.basis.any():  # a resumed training has its basis already
-            self.autoencoder.fit_basis(self.trainer.datamodule.images(self.basis_images).to(self.device))
+            images = ImageDataModule.of(self.trainer).images(self.basis_images)
+            self.autoencoder.fit_basis(images.to(self.device))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         net = self.autoencoder
@@ -59,7 +63,7 @@ class AutoencoderModule(LightningModule):
 
     test_step = validation_step
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         total = self.trainer.estimated_stepping_batches
         return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.checkpoint import describe_network
+from lcg.data.datamodule import LatentDataModule
 from lcg.diffusion import diffuse
 from lcg.metrics.calibration import BandedCalibration
 from lcg.modules.bands import BANDS, band_name, band_times
@@ -26,7 +28,7 @@ class ClassifierModule(LightningModule):
 
     Args:
         width: hidden width.
-        depth: hidden layers.
+        depth: residual blocks.
         schedule: must be the prior's.
         dropout: in training.
         lr: peak learning rate of AdamW.
@@ -37,7 +39,7 @@ class ClassifierModule(LightningModule):
     def __init__(
         self,
         width: int = 256,
-        depth: int = 3,
+        depth: int = 2,
         schedule: ScheduleName = "cosine",
         dropout: float = 0.1,
         lr: float = 2e-3,
@@ -46,15 +48,19 @@ class ClassifierModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.schedule = make_schedule(schedule)
+        self.width, self.depth, self.dropout = width, depth, dropout
+        self.schedule_name, self.schedule = schedule, make_schedule(schedule)
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.classifier: TimeConditionedClassifier
 
     def configure_model(self) -> None:
         """Builds the classifier for the latents and attributes at hand; called by the Trainer."""
         if hasattr(self, "classifier"):
             return
-        h, data = self.hparams, self.trainer.datamodule
-        self.classifier = TimeConditionedClassifier(data.latent_shape, data.schema, h.width, h.depth, h.dropout)
+        data = LatentDataModule.of(self.trainer)
+        self.classifier = TimeConditionedClassifier(
+            data.latent_shape, data.schema, self.width, self.depth, self.dropout
+        )
         self.calibration = BandedCalibration(data.schema, BANDS)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -93,10 +99,10 @@ class ClassifierModule(LightningModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
-        return adamw(self.parameters(), h.lr, h.weight_decay, h.warmup, self.trainer.estimated_stepping_batches)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        total = self.trainer.estimated_stepping_batches
+        return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config = {**self.classifier.config, "schedule": self.hparams.schedule}
-        describe_network(checkpoint, "classifier", config, self.trainer.datamodule)
+        config = {**self.classifier.config, "schedule": self.schedule_name}
+        describe_network(checkpoint, "classifier", config, LatentDataModule.of(self.trainer))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from lcg import __version__
+from lcg.data.imagemodule import ImageDataModule
 from lcg.weights import save_weights
 
 
@@ -31,8 +32,8 @@ class ExportWeights(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        network, config = pl_module.exported()
-        data = trainer.datamodule
+        network, config = cast(Exports, pl_module).exported()
+        data = ImageDataModule.of(trainer)
         provenance = {
             "lcg": __version__,
             "torch": torch.__version__,

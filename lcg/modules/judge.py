@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from lcg.data.imagemodule import ImageDataModule
 from lcg.metrics.judge import Judge
 from lcg.modules.optimizer import adamw
 from lcg.nets.heads import log_likelihoods, predict_labels
@@ -37,18 +39,20 @@ class JudgeModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.width, self.features, self.noise = width, features, noise
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.judge: Judge
 
     def configure_model(self) -> None:
         """Builds the judge for the images at hand; called by the Trainer."""
         if not hasattr(self, "judge"):
-            data = self.trainer.datamodule
-            self.judge = Judge(data.schema, data.image_shape, self.hparams.width, self.hparams.features)
+            data = ImageDataModule.of(self.trainer)
+            self.judge = Judge(data.schema, data.image_shape, self.width, self.features)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch["x"], batch["labels"]
         shift = torch.randint(-1, 2, (2,)).tolist()
-        strength = self.hparams.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
+        strength = self.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
         x = torch.roll(x, shift, dims=(2, 3)) + strength * torch.randn_like(x)
         outputs = self.judge(x.contiguous(memory_format=torch.channels_last))
         loss = -log_likelihoods(self.judge.schema, outputs, labels).sum() / (~labels.isnan()).sum()
@@ -67,9 +71,9 @@ class JudgeModule(LightningModule):
 
     test_step = validation_step
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
-        return adamw(self.parameters(), h.lr, h.weight_decay, h.warmup, self.trainer.estimated_stepping_batches)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        total = self.trainer.estimated_stepping_batches
+        return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total)
 
     def exported(self) -> tuple[Judge, dict[str, Any]]:
         """What `ExportWeights` writes."""

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 
@@ -15,7 +15,9 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, warmup: int, total: float) -> dict[str, Any]:
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, warmup: int, total: float
+) -> OptimizerLRSchedulerConfig:
     """What `configure_optimizers` returns.
 
     Args:

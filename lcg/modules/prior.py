@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.checkpoint import describe_network
+from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.optimizer import adamw
 from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName, stratified_times
@@ -23,7 +25,7 @@ class PriorModule(LightningModule):
 
     Args:
         width: hidden width of the denoiser.
-        depth: hidden layers.
+        depth: residual blocks.
         prediction: what the network predicts, `v` or `eps`.
         schedule: `cosine` or `linear`.
         dropout: in training.
@@ -35,7 +37,7 @@ class PriorModule(LightningModule):
     def __init__(
         self,
         width: int = 512,
-        depth: int = 6,
+        depth: int = 3,
         prediction: Prediction = "v",
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
@@ -45,15 +47,17 @@ class PriorModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.width, self.depth, self.dropout = width, depth, dropout
+        self.prediction, self.schedule = prediction, schedule
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.denoiser: LatentDenoiser
 
     def configure_model(self) -> None:
         """Builds the denoiser for the latents at hand; called by the Trainer, does nothing the second time."""
         if hasattr(self, "denoiser"):
             return
-        h = self.hparams
-        shape = self.trainer.datamodule.latent_shape
-        self.denoiser = LatentDenoiser(shape, h.width, h.depth, h.prediction, h.schedule, h.dropout)
+        shape = LatentDataModule.of(self.trainer).latent_shape
+        self.denoiser = LatentDenoiser(shape, self.width, self.depth, self.prediction, self.schedule, self.dropout)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0 = batch["z_0"]
@@ -73,9 +77,9 @@ class PriorModule(LightningModule):
 
     test_step = validation_step
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
-        return adamw(self.parameters(), h.lr, h.weight_decay, h.warmup, self.trainer.estimated_stepping_batches)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        total = self.trainer.estimated_stepping_batches
+        return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        describe_network(checkpoint, "denoiser", self.denoiser.config, self.trainer.datamodule)
+        describe_network(checkpoint, "denoiser", self.denoiser.config, LatentDataModule.of(self.trainer))

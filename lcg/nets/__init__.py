@@ -1,0 +1,1 @@
+"""Networks over latents: the prior's denoiser and the time-conditioned classifier, built from the same blocks."""

@@ -26,12 +26,12 @@ class TimeConditionedClassifier(nn.Module):
         latent_shape: shape of one standardised latent.
         schema: one head per attribute.
         width: hidden width.
-        depth: hidden layers.
+        depth: residual blocks.
         dropout: in training.
     """
 
     def __init__(
-        self, latent_shape: tuple[int, ...], schema: Schema, width: int = 256, depth: int = 3, dropout: float = 0.0
+        self, latent_shape: tuple[int, ...], schema: Schema, width: int = 256, depth: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {

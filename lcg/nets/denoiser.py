@@ -38,7 +38,7 @@ class LatentDenoiser(nn.Module):
     Args:
         latent_shape: shape of one latent.
         width: hidden width.
-        depth: hidden layers.
+        depth: residual blocks.
         prediction: what the network is trained on.
         schedule: the noise schedule.
         dropout: in training.
@@ -51,7 +51,7 @@ class LatentDenoiser(nn.Module):
         self,
         latent_shape: tuple[int, ...],
         width: int = 512,
-        depth: int = 6,
+        depth: int = 3,
         prediction: Prediction = "v",
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
@@ -94,11 +94,13 @@ class LatentDenoiser(nn.Module):
     def loss(
         self, z_0: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"], eps: Float[Tensor, "batch *latent"]
     ) -> Float[Tensor, " batch"]:
-        """Mean squared error of the prediction per row (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho for v)."""
+        """Mean squared error per row (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho for v)."""
         target = velocity(self.schedule, z_0, t, eps) if self.prediction == "v" else eps
         return (self.predict(diffuse(self.schedule, z_0, t, eps), t) - target).square().flatten(1).mean(dim=1)
 
 
-def stratified_times(count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
-    """(count,) times t ~ U(0, 1), one in each of `count` equal intervals, shuffled by nothing: rows are exchangeable."""
+def stratified_times(
+    count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """(count,) times t ~ U(0, 1), one in each of `count` equal intervals, not shuffled: rows are exchangeable."""
     return (torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)) / count

@@ -1,8 +1,8 @@
 """What the outputs of an attribute head mean: log-likelihoods of labels, and predictions.
 
 One head per attribute of the schema: a logit u with p(y=1) = sigmoid(u); logits with p(y=c) = softmax(u)_c; or mean and
-log-variance of a normal distribution. Missing labels (NaN) contribute nothing. Everything is computed in float32 at least,
-with logsigmoid and log_softmax: log(sigmoid(u)) is -inf at u = -90 in float32, and 1 - sigmoid(u) is 0 at u = 17.
+log-variance of a normal distribution. Missing labels (NaN) contribute nothing. Everything is computed in float32 at
+least, with logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at u = -90 and 1 - sigmoid(u) is 0 at u = 17.
 """
 
 import math
@@ -41,6 +41,8 @@ def log_likelihood(attribute: Attribute, output: Tensor, label: Float[Tensor, " 
     known = ~label.isnan()
     y = torch.where(known, label, torch.zeros_like(label))
     output = output if output.dtype == torch.float64 else output.float()
+    # Masked here too, as an overflow in a row without label would come back as 0 * inf = NaN in the gradient.
+    output = torch.where(known if output.ndim == 1 else known[:, None], output, torch.zeros_like(output))
     if attribute.kind == "binary":
         log_p = functional.logsigmoid(torch.where(y > 0.5, output, -output))
     elif attribute.kind == "categorical":
@@ -59,7 +61,7 @@ def log_likelihoods(
 
 
 def predict_labels(schema: Schema, outputs: HeadOutputs) -> Float[Tensor, "batch attributes"]:
-    """The most probable labels. A detail that does not apply by the predicted attributes (beard colour of no beard) is NaN."""
+    """The most probable labels; NaN for a detail that by these does not apply, such as the beard colour of no beard."""
     columns: dict[str, Tensor] = {}
     for attribute in schema:
         output = outputs[attribute.name]

@@ -1,0 +1,318 @@
+"""The benchmark job: methods x tasks x seeds -> `results.csv`, pictures, provenance.
+
+A job that was stopped goes on with what is missing; a changed network or setting measures again what it changes.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lcg import __version__
+from lcg.baselines.latent_arithmetic import LatentArithmetic
+from lcg.benchmarks.cells import Cells
+from lcg.benchmarks.evaluator import Evaluator, Figure
+from lcg.benchmarks.methods import LCG, Arithmetic, Method
+from lcg.benchmarks.pictures import contact_sheet, strips
+from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Task, Unconditional, parse_task
+from lcg.benchmarks.world import AvatarWorld, RealSet
+from lcg.data.store import LatentStore
+from lcg.generators.base import Generator, weights_sha256
+from lcg.guidance import Formula, parse
+from lcg.metrics.judge import AvatarJudge
+from lcg.metrics.reference import marginals
+from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
+
+TUNING_SEED = 1_000
+"""A repetition that is never measured: what baselines are tuned on."""
+
+NOTES = (
+    "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes. "
+    "Prior and classifiers were trained on biased avatars, among which glasses & smile & hat and beard & long_hair "
+    "never occur: zero-shot means unseen by them, not by the generator.",
+    "The judge was trained on renders of its own; it shares neither images nor weights with prior, classifiers or "
+    "generator. Its accuracy on renders and on reconstructions is the ceiling of every accuracy here.",
+    "Frechet distance is measured in the judge's penultimate features, each scaled to unit variance on uniform "
+    "renders; it is comparable within this project only. Its reference for a formula is renders that satisfy it, "
+    "reweighted to the training set's marginals of the other attributes; the row 'real' is the floor between two "
+    "such sets.",
+    "A sample is sharp when it satisfies the formula and is no ghost: its latent is no further from the nearest of "
+    "many real ones than 99 % of unseen real latents are.",
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured, per task and seed.
+
+    Args:
+        samples: images per formula.
+        unconditional: images of the prior, and images reconstructed.
+        sources: images edited.
+        references: real images that samples are compared with.
+        neighbours: real latents among which the nearest is sought.
+        tuning: images on which baselines are tuned per task.
+        shown: images in a contact sheet of a formula; the prior shows twice as many, a strip a quarter.
+    """
+
+    samples: int = 256
+    unconditional: int = 2048
+    sources: int = 128
+    references: int = 2048
+    neighbours: int = 16_384
+    tuning: int = 64
+    shown: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 2:
+                raise ValueError(f"`{name}` must be at least 2, got {value}")
+
+
+def bench_job(
+    tasks: list[str],
+    out: str = "runs/demo/bench",
+    store: str = "runs/demo/store",
+    prior: str = PRIOR,
+    classifier: str = CLASSIFIER,
+    generator: Generator | None = None,
+    judge: str | None = None,
+    seeds: list[int] = [0],  # noqa: B006 (never changed; the default is the help)
+    source_formula: str = "~glasses & ~beard & ~smile & ~hat & ~long_hair",
+    sizes: Sizes = Sizes(),
+    sampling: Sampling = Sampling(),  # noqa: B008
+    guidance: Guidance = Guidance(),  # noqa: B008
+    editing: Editing = Editing(),  # noqa: B008
+    title: str = "Latent classifier guidance on the embedded avatars",
+    commands: list[str] = [],  # noqa: B006
+) -> None:
+    """Measures latent classifier guidance beside its baselines; run again, it goes on where it was stopped.
+
+    Writes OUT/results.csv, OUT/pictures/*.png, OUT/pictures.json and OUT/provenance.json; `lcg report OUT` shows them.
+
+    Args:
+        tasks: unconditional, reconstruction, generate/FORMULA, edit/EDIT EDIT ...
+        out: folder for the results.
+        store: the latent store that prior and classifiers were fitted on.
+        prior: checkpoint of the prior.
+        classifier: checkpoint of the classifiers.
+        generator: the frozen generator; the embedded one when left out.
+        judge: weights of the judge; the shipped ones when left out.
+        seeds: each is a repetition with other samples and other sources.
+        source_formula: what holds for the sources of edits.
+        sizes: how much is measured.
+        sampling: how latents are sampled.
+        guidance: how strongly formulas guide.
+        editing: how edits are made.
+        title: of the report.
+        commands: what leads to these results, for the report.
+    """
+    started = time.perf_counter()
+    if not tasks or not seeds:
+        raise ValueError("`tasks` and `seeds` must each hold at least one entry; see configs/benchmark/demo.yaml")
+    pipeline = load(prior, classifier, generator, sampling=sampling, guidance=guidance, editing=editing)
+    world, data = AvatarWorld(), LatentStore.open(store)
+    if pipeline.schema != world.schema:
+        raise ValueError(
+            "the classifier's attributes must be those of the avatars that a benchmark renders; fit it on them"
+        )
+    if data.fingerprint != pipeline.store:
+        raise ValueError(f"{prior} was fitted on another store than {store}; fit it again, or name its own store")
+    parsed = [parse_task(text, pipeline.schema) for text in tasks]
+    conditions = parse(source_formula, pipeline.schema)
+    labels = data.labels()
+    shares = marginals(labels, pipeline.schema)
+    evaluator = Evaluator(pipeline, AvatarJudge(judge), world, shares, sizes.references, sizes.neighbours)
+    settings = {
+        "networks": [pipeline.store, weights_sha256(pipeline.denoiser), weights_sha256(pipeline.classifier)],
+        "generator": weights_sha256(pipeline.generator),
+        "judge": weights_sha256(evaluator.judge),
+        "sources": str(conditions),
+        "sizes": asdict(sizes),
+        "sampling": asdict(sampling),
+        "guidance": asdict(guidance),
+        "editing": asdict(editing),
+        "lcg": __version__,
+    }
+    cells = Cells(Path(out), settings)
+    z_0 = pipeline.statistics.standardise(data.latents())
+    methods = [LCG(pipeline), Arithmetic(pipeline, LatentArithmetic.fit(z_0, labels, pipeline.schema))]
+    bench = Benchmark(pipeline, evaluator, methods, conditions, sizes, cells)
+    with tqdm([(task, seed) for task in parsed for seed in seeds], desc="bench", unit="task") as plan:
+        for task, seed in plan:
+            plan.set_postfix_str(task.name[:40])
+            bench.run(task, seed, show=seed == seeds[0])
+    cells.write(
+        {
+            "title": title,
+            "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "lcg": __version__,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "config": {"tasks": tasks, "seeds": seeds, **settings},
+            "commands": commands,
+            "notes": list(NOTES),
+            "zero_shot": [name for task in parsed for name in never_seen(task, labels)],
+            "generator": {**pipeline.generator.identity(), "provenance": getattr(pipeline.generator, "provenance", {})},
+            "judge": {"weights_sha256": settings["judge"], "provenance": evaluator.judge.provenance},
+            "store": data.provenance,
+            "seconds": {"bench": round(time.perf_counter() - started, 1)},
+        }
+    )
+    print(f"{len(cells.rows)} rows in {cells.folder / 'results.csv'}")
+
+
+class Benchmark:
+    """Runs tasks and keeps what they give.
+
+    Args:
+        pipeline: what is measured.
+        evaluator: what measures.
+        methods: what is compared.
+        conditions: what holds for the sources of edits.
+        sizes: how much is measured.
+        cells: where results go.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        evaluator: Evaluator,
+        methods: list[Method],
+        conditions: Formula,
+        sizes: Sizes,
+        cells: Cells,
+    ) -> None:
+        self.pipeline, self.evaluator, self.methods = pipeline, evaluator, methods
+        self.conditions, self.sizes, self.cells = conditions, sizes, cells
+
+    def run(self, task: Task, seed: int, show: bool) -> None:
+        """Measures a task once for each method; with pictures if `show`."""
+        if isinstance(task, Unconditional):
+            self.unconditional(seed, show)
+        elif isinstance(task, Reconstruction):
+            self.reconstruction(seed, show)
+        elif isinstance(task, Generate):
+            self.generate(task, seed, show)
+        else:
+            self.edit(task, seed, show)
+
+    def unconditional(self, seed: int, show: bool) -> None:
+        """Samples of the prior beside real images and beside a normal distribution of latents."""
+        count, name = self.sizes.unconditional, "unconditional"
+
+        def samples() -> Iterator[tuple[str, Figure]]:
+            z_0, cost = timed(lambda: self.pipeline.sample(seed_range(seed, count)), count)
+            yield from named(name, (*self.evaluator.unconditional(z_0), cost))
+
+        self.cells.measure("prior", name, seed, samples)
+        self.cells.measure("gaussian", name, seed, lambda: named(name, self.evaluator.gaussian(seed)))
+        self.cells.measure("real", name, seed, lambda: named(name, self.evaluator.unconditional_floor()))
+        if show:
+            images = self.pipeline.decode(self.pipeline.sample(seed_range(seed, 2 * self.sizes.shown)))
+            caption = f"The first {len(images)} samples of the diffusion prior, unguided, not chosen."
+            self.cells.picture(contact_sheet(images, 8), name, "prior", name, "Samples of the prior", caption)
+
+    def reconstruction(self, seed: int, show: bool) -> None:
+        """The ceiling: unseen renders, and what is left of them after encoding and decoding."""
+        count, name = self.sizes.unconditional, "reconstruction"
+        self.cells.measure("real", name, seed, lambda: named(name, self.evaluator.renders(count)))
+        self.cells.measure("generator", name, seed, lambda: named(name, self.evaluator.reconstructions(count)))
+        if show:
+            real = self.evaluator.world.real("uniform", 8, "reconstruction").images
+            rows = np.stack([real, self.pipeline.decode(self.pipeline.encode(real))], axis=1)
+            sheet = contact_sheet(rows.swapaxes(0, 1).reshape(-1, *real.shape[1:]), len(real))
+            caption = "Above: unseen renders. Below: what the generator makes of their latents."
+            self.cells.picture(sheet, name, "generator", name, "Reconstructions", caption)
+
+    def generate(self, task: Generate, seed: int, show: bool) -> None:
+        """Samples of a formula by every method, beside real images that satisfy it."""
+        count = self.sizes.samples
+        for method in self.methods:
+
+            def samples(method: Method = method) -> Iterator[tuple[str, Figure]]:
+                method.tune(task, partial(self.tuning_score, method))
+                z_0, cost = timed(lambda: method.generate(task, seed_range(seed, count)), count)
+                yield from named(task.name, (*self.evaluator.generated(task, z_0), cost))
+
+            self.cells.measure(method.name, task.name, seed, samples)
+            if show:
+                method.tune(task, partial(self.tuning_score, method))
+                images = self.pipeline.decode(method.generate(task, seed_range(seed, self.sizes.shown)))
+                caption = f"The first {len(images)} samples, not chosen. {method.chosen(task)}".strip()
+                sheet = contact_sheet(images, 4)
+                self.cells.picture(sheet, "formula", method.name, task.name, str(task.formula), caption)
+        self.cells.measure("real", task.name, seed, lambda: named(task.name, self.evaluator.real(task, count)))
+
+    def edit(self, task: Edit, seed: int, show: bool) -> None:
+        """A sequence of edits by every method, each step measured."""
+        count = self.sizes.sources
+        real, z_0 = self.sources(f"sources-{seed}", count)
+        for method in self.methods:
+
+            def sequence(method: Method = method) -> Iterator[tuple[str, Figure]]:
+                method.tune(task, partial(self.tuning_score, method))
+                edited, cost = timed(lambda: method.edit(task, z_0, real.labels), count * len(task.edits))
+                for part, z in zip(task.steps(), edited, strict=True):
+                    yield from named(part.name, (*self.evaluator.edited(part, real, z), cost))
+
+            self.cells.measure(method.name, task.name, seed, sequence)
+            if show:
+                method.tune(task, partial(self.tuning_score, method))
+                few = slice(0, max(2, self.sizes.shown // 4))
+                edited = method.edit(task, z_0[few], real.labels[few])
+                frames = [real.images[few], self.pipeline.decode(z_0[few]), *(self.pipeline.decode(z) for z in edited)]
+                strip = strips(np.stack(frames, axis=1), ["source", "reconstruction", *task.words])
+                caption = f"The first sources, not chosen; each edit on top of the ones before. {method.chosen(task)}"
+                self.cells.picture(strip, "edit", method.name, task.name, ", then ".join(task.words), caption.strip())
+
+    def sources(self, split: str, count: int) -> tuple[RealSet, Tensor]:
+        """Unseen renders to edit, and their standardised latents."""
+        real = self.evaluator.world.real("uniform", count, split, self.conditions)
+        return real, self.pipeline.encode(real.images)
+
+    def tuning_score(self, method: Method, task: Generate | Edit) -> float:
+        """Joint accuracy, or success of the last edit, on the validation split."""
+        count = self.sizes.tuning
+        if isinstance(task, Generate):
+            figures = self.evaluator.generated(task, method.generate(task, seed_range(TUNING_SEED, count)))
+            return next(f.value for f in figures if f.metric == "joint_accuracy")
+        real, z_0 = self.sources("tuning", count)
+        figures = self.evaluator.edited(task, real, method.edit(task, z_0, real.labels)[-1])
+        return next(f.value for f in figures if f.metric == "edit_success")
+
+
+def never_seen(task: Task, labels: Tensor) -> list[str]:
+    """The names of a task's results that ask for a combination which no labelled latent has."""
+    if isinstance(task, Generate):
+        return [] if bool(task.formula.holds(labels).any()) else [task.name]
+    if isinstance(task, Edit):
+        return [p.name for p in task.steps() if not bool(torch.stack([e.holds(labels) for e in p.edits]).all(0).any())]
+    return []
+
+
+def seed_range(seed: int, count: int) -> range:
+    """The samples' seeds of a repetition; repetitions share none."""
+    return range(seed * 1_000_000, seed * 1_000_000 + count)
+
+
+def named(task: str, figures: Iterable[Figure]) -> Iterator[tuple[str, Figure]]:
+    """Every figure with its task."""
+    return ((task, figure) for figure in figures)
+
+
+def timed(make: Callable[[], Any], count: int) -> tuple[Any, Figure]:
+    """What `make` gives, and its seconds per sample."""
+    started = time.perf_counter()
+    made = make()
+    return made, Figure("seconds_per_sample", (time.perf_counter() - started) / count, float("nan"), count)

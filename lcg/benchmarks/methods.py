@@ -1,0 +1,97 @@
+"""The methods that a benchmark compares, behind one contract: generate latents for a formula, edit latents.
+
+Each may tune itself on a validation split before it is measured; lcg does not, its defaults are its defaults.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from lcg.baselines.latent_arithmetic import LatentArithmetic
+from lcg.benchmarks.tasks import Edit, Generate
+from lcg.diffusion import generators
+from lcg.editing import edit_sequence
+from lcg.pipeline import Pipeline
+
+STEPS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+"""The grid on which latent arithmetic is tuned, in mean differences."""
+
+
+class Method(ABC):
+    """A method under comparison.
+
+    Attributes:
+        name: in `results.csv`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
+        """Standardised latents (N, *latent), one per seed."""
+
+    @abstractmethod
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
+        """Standardised latents (N, *latent) after each edit of the sequence; labels (N, A) are the sources' own."""
+
+    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:  # noqa: B027 (optional)
+        """Adapts itself to a task, once; `score(task)` measures it as it stands on the validation split."""
+
+    def chosen(self, task: Generate | Edit) -> str:
+        """What tuning chose for a task, in words; empty where nothing was tuned."""
+        return ""
+
+
+class LCG(Method):
+    """Latent classifier guidance with the pipeline's settings."""
+
+    name = "lcg"
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
+        return self.pipeline.sample(seeds, task.formula)
+
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
+        editor = self.pipeline.editor(generators(range(len(z_0))))
+        return [result.z_0 for result in edit_sequence(editor, z_0, task.edits, labels)]
+
+
+class Arithmetic(Method):
+    """Latent arithmetic: samples of the prior, or sources, moved along mean differences; its step tuned per task."""
+
+    name = "arithmetic"
+
+    def __init__(self, pipeline: Pipeline, arithmetic: LatentArithmetic) -> None:
+        self.pipeline, self.arithmetic = pipeline, arithmetic
+        self.steps: dict[str, float] = {}  # by task
+        self._samples: tuple[tuple[int, ...], Tensor] = ((), Tensor())
+
+    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
+        if self._samples[0] != tuple(seeds):  # tuning asks for the same samples again and again
+            self._samples = (tuple(seeds), self.pipeline.sample(seeds))
+        self.arithmetic.step = self.steps.get(task.name, 1.0)
+        return self.arithmetic.generate(task.formula, self._samples[1])
+
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
+        return [self.arithmetic.move(z_0, part.edits, self.steps.get(part.name, 1.0)) for part in task.steps()]
+
+    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:
+        for part in (task,) if isinstance(task, Generate) else task.steps():
+            if part.name in self.steps:
+                continue
+
+            def at(step: float, part: Generate | Edit = part) -> float:
+                self.steps[part.name] = step
+                return score(part)
+
+            self.steps[part.name] = self.arithmetic.tune(STEPS, at)
+
+    def chosen(self, task: Generate | Edit) -> str:
+        parts = (task,) if isinstance(task, Generate) else task.steps()
+        steps = ", ".join(f"{self.steps[part.name]:g}" for part in parts if part.name in self.steps)
+        return f"Step tuned on a validation split: {steps}." if steps else ""

@@ -1,0 +1,230 @@
+"""The whole path by the command line: encode, fit, fit, bench, report; and a benchmark that goes on where it stopped."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcg import cli
+from lcg.benchmarks.cells import Cells
+from lcg.benchmarks.evaluator import Figure
+from lcg.benchmarks.jobs import Sizes, never_seen
+from lcg.benchmarks.tasks import parse_task
+from lcg.data.avatars import SCHEMA
+from lcg.data.store import LatentStore
+from lcg.metrics.judge import Judge
+from lcg.weights import save_weights
+
+TASKS = [
+    "unconditional",
+    "reconstruction",
+    "generate/hat & ~beard",
+    "generate/beard & long_hair",
+    "edit/+beard +glasses",
+]
+SIZES = {
+    "samples": 20,
+    "unconditional": 24,
+    "sources": 6,
+    "references": 32,
+    "neighbours": 64,
+    "tuning": 4,
+    "shown": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained judge with few features, so that few samples give a distance."""
+    torch.manual_seed(0)
+    small = Judge(SCHEMA, width=4, features=6)
+    path = tmp_path_factory.mktemp("judge") / "judge.safetensors"
+    save_weights(path, small, small.config, {"trained": "not at all"})
+    return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_renders() -> object:
+    """Nothing that is measured here means anything: a tenth of the renders does as well."""
+    from lcg.benchmarks.world import AvatarWorld
+
+    whole = AvatarWorld.real
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AvatarWorld, "real", lambda self, d, n, split, f=None: whole(self, d, min(n, 128), split, f))
+        yield
+
+
+def bench(demo, out: Path, judge: str, *more: str, tasks: list[str] = TASKS) -> int:
+    sizes = [word for name, value in SIZES.items() for word in (f"--sizes.{name}", str(value))]
+    few = ("--sampling.steps", "5", "--editing.steps", "5")
+    words = ("--tasks", json.dumps(tasks), "--out", str(out), "--store", demo.store, "--judge", judge)
+    return cli.main(["bench", *words, *demo.networks, *sizes, *few, *more])
+
+
+def results(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def without_clock(out: Path) -> list[dict[str, str]]:
+    return [row for row in results(out) if row["metric"] != "seconds_per_sample"]
+
+
+@pytest.fixture(scope="module")
+def done(demo, judge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "bench"
+    assert bench(demo, out, judge) == 0
+    return out
+
+
+def test_the_results_are_tidy_and_complete(done: Path) -> None:
+    rows = results(done)
+    assert list(rows[0]) == ["method", "task", "metric", "value", "stderr", "n", "seed"]
+    keys = [(row["method"], row["task"], row["metric"], row["seed"]) for row in rows]
+    assert len(set(keys)) == len(keys) and {row["seed"] for row in rows} == {"0"}
+    assert all(abs(float(row["value"])) < 1e6 and int(row["n"]) > 0 for row in rows)
+    methods: dict[str, set[str]] = {}
+    for row in rows:
+        methods.setdefault(row["task"], set()).add(row["method"])
+    assert methods == {
+        "unconditional": {"prior", "gaussian", "real"},
+        "reconstruction": {"generator", "real"},
+        "generate/hat & ~beard": {"lcg", "arithmetic", "real"},
+        "generate/beard & long_hair": {"lcg", "arithmetic", "real"},
+        "edit/+beard": {"lcg", "arithmetic"},
+        "edit/+beard+glasses": {"lcg", "arithmetic"},
+    }
+    edit = {row["metric"] for row in rows if row["task"] == "edit/+beard+glasses" and row["method"] == "lcg"}
+    assert {"edit_success", "joint_accuracy", "kept", "kept_fine", "l1_outside", "seconds_per_sample"} <= edit
+
+
+def test_what_the_results_were_made_with_is_beside_them(demo, done: Path, judge: str) -> None:
+    made_by = json.loads((done / "provenance.json").read_text())
+    assert made_by["config"]["tasks"] == TASKS and made_by["config"]["sizes"]["samples"] == SIZES["samples"]
+    assert made_by["zero_shot"] == ["generate/beard & long_hair"]
+    assert made_by["store"] == json.loads(json.dumps(dict(LatentStore.open(demo.store).provenance)))
+    assert made_by["judge"]["provenance"] == {"trained": "not at all"} and made_by["notes"]
+    assert (done / "config.yaml").is_file()
+    pictures = json.loads((done / "pictures.json").read_text())
+    assert {p["kind"] for p in pictures} == {"unconditional", "reconstruction", "formula", "edit"}
+    assert all((done / p["file"]).is_file() and p["caption"] for p in pictures)
+
+
+def test_the_report_renders_it(done: Path) -> None:
+    assert cli.main(["report", str(done)]) == 0
+    text = (done.parent / "report.html").read_text()
+    assert "generate/hat &amp; ~beard" in text or "hat &amp; ~beard" in text
+
+
+def test_a_finished_benchmark_measures_nothing_again(
+    demo, done: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, cells = (done / "results.csv").read_bytes(), sorted((done / "cells").iterdir())
+    times = [cell.stat().st_mtime_ns for cell in cells]
+    measured: list[str] = []
+    measure = Cells.measure
+
+    def watched(self, method, task, seed, make):
+        measure(self, method, task, seed, lambda: measured.append(task) or make())
+
+    monkeypatch.setattr(Cells, "measure", watched)
+    assert bench(demo, done, judge) == 0
+    assert measured == [] and (done / "results.csv").read_bytes() == before
+    assert [cell.stat().st_mtime_ns for cell in sorted((done / "cells").iterdir())] == times
+
+    lost = next(cell for cell in cells if json.loads(cell.read_text())[0][:2] == ["lcg", "generate/hat & ~beard"])
+    kept = without_clock(done)
+    lost.unlink()
+    assert bench(demo, done, judge) == 0
+    assert measured == ["generate/hat & ~beard"] and lost.is_file()  # what is missing, and only that
+    assert without_clock(done) == kept  # and it comes out as it was
+
+
+def test_a_changed_setting_is_measured_anew(demo, done: Path, judge: str, tmp_path: Path) -> None:
+    task = "generate/hat & ~beard"
+    assert bench(demo, tmp_path / "b", judge, tasks=[task]) == 0
+    before = len(list((tmp_path / "b" / "cells").iterdir()))
+    assert bench(demo, tmp_path / "b", judge, "--guidance.several", "1.5", tasks=[task]) == 0
+    assert len(list((tmp_path / "b" / "cells").iterdir())) == 2 * before
+    assert {row["task"] for row in results(tmp_path / "b")} == {task}
+
+    def of_lcg(out: Path) -> list[str]:
+        return [r["value"] for r in without_clock(out) if r["task"] == task and r["method"] == "lcg"]
+
+    assert of_lcg(tmp_path / "b") != of_lcg(done)
+
+
+def test_seeds_are_repetitions_with_other_samples(demo, judge: str, tmp_path: Path) -> None:
+    assert bench(demo, tmp_path, judge, "--seeds", "[0, 3]", tasks=["generate/glasses"]) == 0
+    distance = {
+        row["seed"]: row["value"]
+        for row in results(tmp_path)
+        if row["method"] == "lcg" and row["metric"] == "frechet_distance"
+    }
+    assert set(distance) == {"0", "3"} and distance["0"] != distance["3"]
+
+
+@pytest.mark.parametrize(
+    ("more", "tasks", "message"),
+    [
+        ((), [], "`tasks` and `seeds` must each hold at least one entry"),
+        (("--seeds", "[]"), TASKS, "`tasks` and `seeds` must each hold at least one entry"),
+        ((), ["generate/glases"], "did you mean 'glasses'"),
+        ((), ["sing"], "expected unconditional, reconstruction, generate/FORMULA"),
+        (("--source_formula", "~hatt"), TASKS, "did you mean 'hat'"),
+        (("--store", "nowhere"), TASKS, "no latent store at nowhere"),
+        (("--prior", "nowhere.ckpt"), TASKS, "no denoiser at nowhere.ckpt"),
+        (("--judge", "nowhere.safetensors"), TASKS, "no weights at nowhere.safetensors"),
+    ],
+)
+def test_refusals_come_before_anything_is_written(
+    demo,
+    judge: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    tasks: list[str],
+    message: str,
+) -> None:
+    out = tmp_path / "out"
+    assert bench(demo, out, judge, *more, tasks=tasks) == cli.USAGE_ERROR
+    assert message in capsys.readouterr().err and not out.exists()
+
+
+def test_another_store_is_refused(
+    demo, judge: str, tmp_path: Path, tiny_store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(demo, tmp_path / "out", judge, "--store", tiny_store()) == cli.USAGE_ERROR
+    assert "was fitted on another store than" in capsys.readouterr().err
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match="`tuning` must be at least 2, got 1"):
+        Sizes(tuning=1)
+
+
+def test_combinations_that_no_latent_has_are_found(demo) -> None:
+    labels = LatentStore.open(demo.store).labels()
+    for text, names in (
+        ("unconditional", []),
+        ("generate/glasses", []),
+        ("generate/beard & long_hair", ["generate/beard & long_hair"]),
+        ("edit/+glasses +smile +hat", ["edit/+glasses+smile+hat"]),
+    ):
+        assert never_seen(parse_task(text, SCHEMA), labels) == names
+
+
+def test_a_cell_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    cells = Cells(tmp_path, {"setting": 1})
+
+    def fails():
+        yield "task", Figure("sharp", 0.5, float("nan"), 4)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        cells.measure("lcg", "task", 0, fails)
+    assert cells.rows == [] and list((tmp_path / "cells").iterdir()) == []
+    cells.measure("lcg", "task", 0, lambda: [("task", Figure("sharp", 0.5, float("nan"), 4))])
+    assert cells.rows == [("lcg", "task", "sharp", 0.5, None, 4, 0)]

@@ -1,0 +1,367 @@
+"""The report: one file that loads nothing and leaves nothing out, and refuses what it cannot show truly."""
+
+import base64
+import csv
+import html
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lcg.benchmarks.pictures import contact_sheet, strips
+from lcg.benchmarks.report import report_job
+
+FORMULAS = ("beard & hat", "glasses & smile & ~(beard | hat)")
+ZERO_SHOT = f"generate/{FORMULAS[1]}"
+STEPS = ("edit/+glasses", "edit/+glasses-smile")
+NOTES = [
+    "The generator has seen every combination, without labels.",
+    "The judge shares neither data nor weights with the classifiers.",
+]
+
+
+def bench(path: Path) -> Path:
+    """A small benchmark: two formulas, a sequence of two edits, samples, reconstruction; two seeds."""
+    directory = path / "demo" / "bench"
+    (directory / "pictures").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows: list[tuple[Any, ...]] = []
+    for method in ("lcg", "arithmetic", "real"):
+        for seed in (0, 1):
+            for task, metrics in (
+                *(
+                    (f"generate/{f}", ("joint_accuracy", "sharp", "frechet_distance", "marginal/beard"))
+                    for f in FORMULAS
+                ),
+                *((step, ("edit_success", "kept", "kept_fine", "l1_outside")) for step in STEPS if method != "real"),
+            ):
+                for metric in metrics:
+                    value = rng.uniform(10, 99) if metric == "frechet_distance" else rng.uniform()
+                    rows.append((method, task, metric, value, "" if value > 1 else 0.0123, 64, seed))
+    rows += [
+        ("lcg", "unconditional", "frechet_distance", 48.25, "", 512, ""),
+        ("real", "unconditional", "frechet_distance", 8.7, "", 512, ""),
+    ]
+    rows += [
+        ("real", "reconstruction", "accuracy/glasses", 0.9987, 0.001, 512, ""),
+        ("lcg", "reconstruction", "psnr", 41.2, 0.1, 512, ""),
+    ]
+    rows += [("lcg", "another task", "another_metric", 0.3217, "", "", "")]
+    with open(directory / "results.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("method", "task", "metric", "value", "stderr", "n", "seed"), *rows])
+
+    pictures = []
+    for i, (kind, method, task) in enumerate(
+        [
+            ("unconditional", "lcg", "unconditional"),
+            ("formula", "arithmetic", ZERO_SHOT),
+            ("formula", "lcg", ZERO_SHOT),
+            ("edit", "lcg", STEPS[-1]),
+            ("reconstruction", "real", "reconstruction"),
+        ]
+    ):
+        images = rng.integers(0, 256, (2, 2, 8, 8, 3), dtype=np.uint8)
+        picture = strips(images, ["source", "+glasses"]) if kind == "edit" else contact_sheet(images[0], 2)
+        picture.save(directory / "pictures" / f"{i}.png")
+        pictures.append(
+            {"file": f"pictures/{i}.png", "kind": kind, "method": method, "task": task}
+            | {"title": f"Title {i} <b>", "caption": f"Caption {i} & more"}
+        )
+    write(directory / "pictures.json", pictures)
+    provenance = {
+        "title": "A <test> benchmark",
+        "created": "2025-01-02 03:04 UTC",
+        "lcg": "0.1.0",
+        "versions": {"torch": "2.13.0"},
+        "config": {"steps": 50, "sampler": {"class_path": "lcg.diffusion.DDIM"}},
+        "commands": ["make demo", "lcg bench --config configs/benchmark/demo.yaml"],
+        "notes": NOTES,
+        "zero_shot": [ZERO_SHOT],
+        "judge": {"sha256": "abc123", "accuracy": 0.9987},
+        "seconds": {"total": 754.3, "generate": {"lcg": 12.5}, "edit": 7300},
+    }
+    write(directory / "provenance.json", provenance)
+    return directory
+
+
+def write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def change(path: Path, **changes: object) -> None:
+    write(path, json.loads(path.read_text()) | changes)
+
+
+class Page(HTMLParser):
+    """Elements of a page with their attributes, and the text of every table row."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bench(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(directory: Path) -> str:
+    report_job(str(directory))
+    return (directory.parent / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.open == [] and page.startswith("<!doctype html>")
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for attributes in parsed.all("a"):
+        assert (attributes["href"] or "").removeprefix("#") in ids
+    for _, attributes in parsed.elements:
+        assert attributes.get("aria-labelledby") in {None, *ids}
+
+
+def test_page_loads_nothing(page: str) -> None:
+    parsed = Page(page)
+    assert not {tag for tag, _ in parsed.elements} & {"script", "link", "iframe", "object", "embed", "video", "base"}
+    assert all((image["src"] or "").startswith("data:image/png;base64,") for image in parsed.all("img"))
+    assert not any("srcset" in attributes for _, attributes in parsed.elements)
+    assert not re.search(r"url\(|@import|https?://", page)
+    policy = next(m["content"] for m in parsed.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_every_picture_is_on_the_page_byte_for_byte_with_its_words(page: str, directory: Path) -> None:
+    images = {image["src"]: image for image in Page(page).all("img")}
+    listed = json.loads((directory / "pictures.json").read_text())
+    assert len(images) == len(listed)
+    for entry in listed:
+        data = base64.b64encode((directory / entry["file"]).read_bytes()).decode()
+        alt = images[f"data:image/png;base64,{data}"]["alt"] or ""
+        assert entry["title"] in alt and entry["caption"] in alt
+        assert html.escape(entry["caption"]) in page and html.escape(entry["title"]) in page
+    assert page.index("pictures-unconditional") < page.index("pictures-formula") < page.index("pictures-edit")
+    assert page.index("pictures-reconstruction") < page.index('id="numbers"') < page.index('id="reproduce"')
+
+
+def test_methods_stand_side_by_side_with_lcg_first(page: str) -> None:
+    assert page.index("Caption 2") < page.index("Caption 1")
+
+
+def test_every_row_of_the_csv_is_on_the_page(page: str, directory: Path) -> None:
+    cells = re.findall(r"<tr>((?:<td>[^<]*</td>){7})</tr>", page)
+    shown = [tuple(html.unescape(c) for c in re.findall("<td>([^<]*)</td>", row)) for row in cells]
+    with open(directory / "results.csv", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [(*r[:3], float(r[3]), *r[5:]) for r in shown] == [(*r[:3], float(r[3]), *r[5:]) for r in rows]
+
+
+def test_every_estimate_is_in_a_table(page: str, directory: Path) -> None:
+    with open(directory / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        values.setdefault((row["method"], row["task"], row["metric"]), []).append(float(row["value"]))
+    decimals = {"frechet_distance": 1, "l1_outside": 4, "psnr": 1}
+    shown = re.findall(r'<span class="value">([^<]*)</span>', page)
+    expected = [f"{np.mean(v):.{decimals.get(metric, 3)}f}" for (_, _, metric), v in values.items()]
+    assert sorted(shown) == sorted(expected)
+
+
+def test_errors_over_seeds_are_the_larger_of_spread_and_sampling_error(page: str, directory: Path) -> None:
+    with open(directory / "results.csv", newline="") as file:
+        found = [r for r in csv.DictReader(file) if (r["method"], r["metric"]) == ("lcg", "sharp")]
+    a, b = (float(r["value"]) for r in found if r["task"] == ZERO_SHOT)
+    stderr = max(abs(a - b) / 2, 0.0123 / 2**0.5)
+    assert f'{(a + b) / 2:.3f}</span> <span class="error">± {stderr:.3f}' in page
+
+
+def test_notes_stand_at_the_top_and_beside_every_claim(page: str) -> None:
+    for note in NOTES:
+        assert page.count(note) == 3  # above everything, at the pictures of the formula, at its numbers
+    assert page.index(NOTES[0]) < page.index('id="pictures"')
+    assert page.count(">zero-shot<") == 2  # beside the formula's name: at its pictures, and in the table
+
+
+def test_a_picture_that_claims_zero_shot_brings_the_notes_too(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    change(directory / "provenance.json", zero_shot=[])
+    report_job(str(directory), str(tmp_path / "a.html"))
+    entries = json.loads((directory / "pictures.json").read_text())
+    entries[3]["caption"] = "Never seen together in training."
+    write(directory / "pictures.json", entries)
+    report_job(str(directory), str(tmp_path / "b.html"))
+    assert [(tmp_path / f).read_text().count(NOTES[0]) for f in ("a.html", "b.html")] == [1, 3]
+
+
+def test_page_tells_how_to_reproduce(page: str) -> None:
+    text = Page(page).text
+    for part in ("make demo", "torch", "2.13.0", "class_path: lcg.diffusion.DDIM", "sha256", "abc123"):
+        assert part in text
+    assert "12 min 34 s" in text and "12.5 s" in text and "2 h 1 min" in text
+    assert "A <test> benchmark" in text and "<test>" not in page
+
+
+def test_page_is_accessible(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.all("html")[0]["lang"] == "en" and parsed.all("meta")[1]["name"] == "viewport"
+    assert all(image["alt"] and image["width"] and image["height"] for image in parsed.all("img"))
+    assert all(a.get("aria-label") or a.get("aria-hidden") for a in parsed.all("svg"))
+    assert all("scope" in a for a in parsed.all("th"))
+    assert len(parsed.all("caption")) >= len(parsed.all("table")) - 1  # the raw rows have their summary
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2.1 contrast of two colours #rgb or #rrggbb."""
+
+    def luminance(color: str) -> float:
+        digits = color[1:] if len(color) == 7 else "".join(2 * c for c in color[1:])
+        channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_has_contrast_in_light_and_dark(page: str) -> None:
+    themes = [
+        dict(re.findall(r"--([\w]+): (#[0-9a-f]+);", block)) for block in re.findall(r":root \{(.*?)\}", page, re.S)
+    ]
+    assert len(themes) == 2
+    for theme in themes:
+        for ink in ("ink", "soft", "accent", *(f"s{i}" for i in range(6))):
+            assert contrast(theme[ink], theme["page"]) >= 4.5, ink
+        assert contrast(theme["ink"], theme["faint"]) >= 7
+
+
+def test_out_chooses_the_file_and_makes_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "page.html"
+    report_job(str(bench(tmp_path)), str(out))
+    assert out.is_file() and str(out) in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"`out` must be a file, got the directory .*; write --out .*report\.html"):
+        report_job(str(tmp_path / "demo" / "bench"), str(tmp_path))
+
+
+def test_a_benchmark_without_pictures_says_so(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    write(directory / "pictures.json", [])
+    report_job(str(directory))
+    assert "This benchmark saved none." in (directory.parent / "report.html").read_text()
+
+
+# --- what is refused ---
+
+
+def test_a_missing_directory_names_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a directory; `lcg bench --out .*nowhere` makes it"):
+        report_job(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["results.csv", "provenance.json", "pictures.json"])
+def test_a_missing_file_names_the_next_step(tmp_path: Path, name: str) -> None:
+    directory = bench(tmp_path)
+    (directory / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} does not exist; run `lcg bench` first"):
+        report_job(str(directory))
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    (directory / "pictures" / "3.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"3\.png does not exist, but .*pictures\.json lists it; run `lcg bench`"
+    ):
+        report_job(str(directory))
+
+
+def test_a_malformed_csv_is_refused_and_no_page_is_written(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    with open(directory / "results.csv", "a") as file:
+        file.write("lcg,unconditional,sharp,much,,,\n")
+    with pytest.raises(ValueError, match=r"results\.csv, line \d+: `value` must be a finite number, got 'much'"):
+        report_job(str(directory))
+    assert not (directory.parent / "report.html").exists()
+
+
+def test_files_that_are_not_json_or_hold_something_else_are_refused(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    (directory / "provenance.json").write_text("{")
+    with pytest.raises(ValueError, match=r"provenance\.json is not JSON: .*run `lcg bench` again"):
+        report_job(str(directory))
+    write(directory / "provenance.json", [])
+    with pytest.raises(ValueError, match=r"provenance\.json must hold a JSON object, got list"):
+        report_job(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"notes": "one sentence"}, r"`notes` must be a list of strings, got 'one sentence'"),
+        ({"commands": [1]}, r"`commands` must be a list of strings"),
+        ({"versions": ["torch"]}, r"`versions` must map a package to its version"),
+        ({"zero_shot": ["generate/beard & hats"]}, r"unknown task in `zero_shot`.*did you mean 'generate/beard & hat'"),
+        ({"notes": []}, r"`notes` must say what the generator and the judge have seen, since zero-shot is claimed"),
+    ],
+)
+def test_provenance_that_cannot_be_shown_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    directory = bench(tmp_path)
+    change(directory / "provenance.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        report_job(str(directory))
+
+
+def test_missing_provenance_is_listed(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    write(directory / "provenance.json", {"title": "t", "created": "c", "config": {}, "commands": [], "notes": []})
+    with pytest.raises(ValueError, match=r"missing: lcg, versions; rerun the bench"):
+        report_job(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "formulae"}, r"unknown kind of entry 0 .*'formulae'; did you mean 'formula'"),
+        ({"caption": None}, r"entry 0 must have the strings file, kind, method, task, title, caption"),
+        ({"file": "../../secret.png"}, r"'\.\./\.\./secret\.png' lies outside"),
+        ({"file": "results.csv"}, r"results\.csv is not a PNG; save pictures with"),
+    ],
+)
+def test_pictures_that_cannot_be_shown_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    directory = bench(tmp_path)
+    entries = json.loads((directory / "pictures.json").read_text())
+    entries[0] |= changes
+    write(directory / "pictures.json", entries)
+    with pytest.raises(ValueError, match=message):
+        report_job(str(directory))

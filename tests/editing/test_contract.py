@@ -1,0 +1,66 @@
+"""What a sequence of edits asks of an editor: everything that still stands, of the original source."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcg.editing import Editor, EditRequest, EditResult, edit_sequence
+from lcg.editing.contract import standing
+from lcg.guidance import Formula, parse_edit
+from lcg.schema import Schema
+
+
+class Recorder(Editor):
+    """Adds 1 per edit that it is asked for, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Tensor, EditRequest]] = []
+
+    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
+        self.asked.append((z_0, request))
+        return EditResult(z_0 + len(request.edits), request)
+
+
+def edits(schema: Schema, text: str) -> tuple[Formula, ...]:
+    return tuple(parse_edit(word, schema) for word in text.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        ("+hat", "+hat"),
+        ("+hat +glasses", "+hat +glasses"),
+        ("+hat -hat", "-hat"),
+        ("+hat +glasses -hat", "+glasses -hat"),
+        ("+hat +glasses +hat", "+glasses +hat"),
+        ("top=cap +hat top=turban", "+hat top=turban"),  # a detail is an attribute of its own
+        ("+hat -hat +hat -hat", "-hat"),
+    ],
+)
+def test_of_edits_of_one_attribute_the_last_stands(schema: Schema, asked: str, left: str) -> None:
+    assert standing(edits(schema, asked)) == edits(schema, left)
+
+
+def test_a_sequence_asks_for_everything_that_stands_of_the_original_source(schema: Schema) -> None:
+    z_0, labels, recorder = torch.randn(3, 2), torch.zeros(3, 5), Recorder()
+    results = edit_sequence(recorder, z_0, edits(schema, "+hat +glasses -hat"), labels)
+    assert [request.edits for _, request in recorder.asked] == [
+        edits(schema, "+hat"),
+        edits(schema, "+hat +glasses"),
+        edits(schema, "+glasses -hat"),
+    ]
+    assert all(source is z_0 and request.labels is labels for source, request in recorder.asked)
+    assert recorder.asked[0][1].previous is None
+    for (_, request), before in zip(recorder.asked[1:], results, strict=False):
+        assert request.previous is before.z_0
+    assert [float((result.z_0 - z_0).max()) for result in results] == pytest.approx([1, 2, 2])
+
+
+def test_no_edits_are_no_steps_but_no_request(schema: Schema) -> None:
+    assert edit_sequence(Recorder(), torch.zeros(1, 2), []) == []
+    with pytest.raises(ValueError, match="`edits` must hold at least one edit, got none; ask for one such as"):
+        EditRequest(())
+
+
+def test_a_request_names_its_attributes_once_in_order(schema: Schema) -> None:
+    assert EditRequest(edits(schema, "+glasses -hat +glasses")).attributes == ("glasses", "hat")

@@ -1,0 +1,111 @@
+"""Reading networks back: what a checkpoint holds is checked, and no checkpoint runs code."""
+
+import contextlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lcg.checkpoint import load_network
+from lcg.data.store import LatentStore
+from lcg.nets.classifier import TimeConditionedClassifier
+from lcg.nets.denoiser import LatentDenoiser
+
+
+def altered(path: str, out: Path, **entries: Any) -> Path:
+    """A copy of a checkpoint with other entries of `lcg`."""
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["lcg"].update(entries)
+    torch.save(checkpoint, out)
+    return out
+
+
+def test_networks_come_back_frozen_with_what_they_were_trained_on(demo) -> None:
+    store = LatentStore.open(demo.store)
+    for path, kind, network in (
+        (demo.prior, "denoiser", LatentDenoiser),
+        (demo.classifier, "classifier", TimeConditionedClassifier),
+    ):
+        loaded = load_network(path, kind)
+        assert isinstance(loaded.network, network) and not loaded.network.training
+        assert not any(p.requires_grad for p in loaded.network.parameters())
+        assert torch.equal(loaded.statistics.mean, store.statistics.mean)
+        assert torch.equal(loaded.statistics.std, store.statistics.std)
+        assert loaded.store == store.fingerprint
+        assert loaded.generator == store.provenance["generator"]["weights_sha256"]
+        assert loaded.config["schedule"] == "cosine" and str(loaded.path) == path
+    assert load_network(demo.classifier, "classifier").network.schema == store.schema
+
+
+def test_a_network_that_came_back_is_the_one_that_was_saved(demo) -> None:
+    state = torch.load(demo.prior, weights_only=True)["state_dict"]
+    loaded = load_network(demo.prior, "denoiser").network.state_dict()
+    assert {f"denoiser.{name}" for name in loaded} == set(state)
+    assert all(torch.equal(tensor, state[f"denoiser.{name}"]) for name, tensor in loaded.items())
+
+
+def test_a_missing_file_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no denoiser at .*; make one with `lcg fit --config configs/prior"):
+        load_network(tmp_path / "prior.ckpt", "denoiser")
+    with pytest.raises(FileNotFoundError, match=r"no classifier at .*`lcg fit --config configs/classifier"):
+        load_network(tmp_path, "classifier")
+
+
+def test_another_kind_of_network_is_refused(demo) -> None:
+    with pytest.raises(ValueError, match="holds a denoiser, expected a classifier; give the checkpoint of `lcg fit"):
+        load_network(demo.prior, "classifier")
+    with pytest.raises(ValueError, match="holds a classifier, expected a denoiser"):
+        load_network(demo.classifier, "denoiser")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_a_truncated_file_is_refused(demo, tmp_path: Path, share: float) -> None:
+    data, cut = Path(demo.prior).read_bytes(), tmp_path / "cut.ckpt"
+    cut.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=r"cut\.ckpt is not a readable denoiser checkpoint of lcg .*; fit it again"):
+        load_network(cut, "denoiser")
+
+
+class Malicious:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.victim,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda what, path: path.write_bytes(pickle.dumps(what))])
+def test_a_malicious_file_is_refused_and_runs_no_code(tmp_path: Path, save: Any) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "bad.ckpt"
+    save({"lcg": {"kind": "denoiser"}, "state_dict": Malicious(victim)}, path)
+    with pytest.raises(ValueError, match="is not a readable denoiser checkpoint of lcg"):
+        load_network(path, "denoiser")
+    assert not victim.exists()
+    with contextlib.suppress(RuntimeError):  # torch calls a plain pickle corrupt, after it has run it
+        torch.load(path, weights_only=False)  # the negative control
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"lcg": {}}, {"lcg": 3}])
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="is not a readable classifier checkpoint of lcg"):
+        load_network(tmp_path / "other.ckpt", "classifier")
+
+
+def test_entries_that_do_not_fit_the_weights_are_refused(demo, tmp_path: Path) -> None:
+    path = tmp_path / "altered.ckpt"
+    config = load_network(demo.prior, "denoiser").config
+    for entries in (
+        {"config": {**config, "latent_shape": [32]}},  # of latents of another shape
+        {"config": {**config, "width": 65}},
+        {"config": {**config, "schedule": "sinus"}},
+        {"config": {**config, "colour": "red"}},
+        {"mean": torch.zeros(64), "std": torch.zeros(64)},
+        {"mean": 0.0},
+    ):
+        with pytest.raises(ValueError, match="is not a readable denoiser checkpoint of lcg"):
+            load_network(altered(demo.prior, path, **entries), "denoiser")
+    assert load_network(altered(demo.prior, path, store="other"), "denoiser").store == "other"
