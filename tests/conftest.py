@@ -1,4 +1,4 @@
-"""A tiny world, made once: 600 avatars, encoded, and a prior and classifiers fitted for a moment, by the shipped configs.
+"""A tiny world, made once: 600 encoded avatars, a prior and classifiers fitted for a moment, by the shipped configs.
 
 And a tinier one without images, made for each test: latents whose attributes can be learnt in a moment.
 """

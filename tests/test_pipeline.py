@@ -1,4 +1,4 @@
-"""The pipeline: networks that fit together, samples that depend on their seed alone, and the guidance that was asked for."""
+"""The pipeline: networks that fit together, samples that depend on their seed alone, guidance as asked for."""
 
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def test_networks_that_do_not_fit_together_are_refused(demo, tmp_path: Path) -> 
 def test_another_generator_is_refused(demo, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trained on latents of shape \(64,\), the generator has \(8,\)"):
         load(demo.prior, demo.classifier, PCAAutoencoder(8, 16, 8, 1))
-    with pytest.raises(ValueError, match="was encoded by a generator with weights .*, this one has"):
+    with pytest.raises(ValueError, match=r"was encoded by a generator with weights .*, this one has"):
         load(demo.prior, demo.classifier, PCAAutoencoder(64, 16, 8, 1))
     unknown = altered(demo.prior, tmp_path / "unknown.ckpt", generator="")  # of a store that does not say
     assert load(unknown, demo.classifier, AvatarAutoencoder()).denoiser.latent_shape == (64,)

@@ -25,7 +25,8 @@ class Cells:
 
     Args:
         folder: of the benchmark.
-        settings: JSON primitives that every result depends on; another value measures everything again.
+        settings: JSON primitives by name. What stands under "always" every result depends on; of the others each names
+            those that it depends on. A result is made again when one of them has changed, and only then.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -35,7 +36,14 @@ class Cells:
         for name in ("cells", "pictures"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def measure(self, method: str, task: str, seed: int, make: Callable[[], Iterable[tuple[str, Figure]]]) -> None:
+    def measure(
+        self,
+        method: str,
+        task: str,
+        seed: int,
+        make: Callable[[], Iterable[tuple[str, Figure]]],
+        depends: tuple[str, ...] = (),
+    ) -> None:
         """Adds the rows of a cell, from its file or, when there is none, by making them.
 
         Args:
@@ -43,26 +51,44 @@ class Cells:
             task: names the cell; the rows may belong to tasks of their own (the steps of a sequence).
             seed: of the rows.
             make: gives (task, figure) pairs; called only when the cell is missing.
+            depends: the settings that the cell depends on beside "always".
         """
-        key = hashlib.sha256(json.dumps([method, task, seed, self.settings], sort_keys=True).encode()).hexdigest()[:24]
-        path = self.folder / "cells" / f"{key}.json"
-        if path.is_file():
-            rows = [tuple(row) for row in json.loads(path.read_text())]
-        else:
-            rows = [(method, name, *_plain(figure), seed) for name, figure in make()]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(rows))
-            temporary.replace(path)
-        self.rows += rows
+        path = self._path(["rows", method, task, seed], depends)
+        if not path.is_file():
+            _store(path, [(method, name, *_plain(figure), seed) for name, figure in make()])
+        self.rows += [tuple(row) for row in json.loads(path.read_text())]
 
-    def picture(self, image: Image.Image, kind: str, method: str, task: str, title: str, caption: str) -> None:
-        """Adds a picture to the report."""
-        name = hashlib.sha256(f"{kind} {method} {task}".encode()).hexdigest()[:12]
-        file = f"pictures/{kind}-{method}-{name}.png"
-        image.save(self.folder / file)
-        self.pictures.append(
-            {"file": file, "kind": kind, "method": method, "task": task, "title": title, "caption": caption}
-        )
+    def picture(
+        self,
+        kind: str,
+        method: str,
+        task: str,
+        make: Callable[[], tuple[Image.Image, str, str]],
+        depends: tuple[str, ...] = (),
+    ) -> None:
+        """Adds a picture to the report, from its file or, when there is none, by making it.
+
+        Args:
+            kind: which section of the report it belongs to.
+            method: what made it.
+            task: what was asked for.
+            make: gives the image, its title and its caption; called only when the picture is missing.
+            depends: as in `measure`.
+        """
+        path = self._path(["picture", kind, method, task], depends)
+        if not path.is_file():
+            image, title, caption = make()
+            file = f"pictures/{kind}-{method}-{path.stem}.png"
+            image.save(self.folder / file)
+            _store(
+                path, {"file": file, "kind": kind, "method": method, "task": task, "title": title, "caption": caption}
+            )
+        self.pictures.append(json.loads(path.read_text()))
+
+    def _path(self, what: list[Any], depends: tuple[str, ...]) -> Path:
+        on = {name: self.settings[name] for name in ("always", *depends)}
+        key = hashlib.sha256(json.dumps([what, on], sort_keys=True).encode()).hexdigest()[:24]
+        return self.folder / "cells" / f"{key}.json"
 
     def write(self, provenance: dict[str, Any]) -> None:
         """Writes results.csv, pictures.json and provenance.json."""
@@ -72,6 +98,13 @@ class Cells:
             writer.writerows([["" if v is None else v for v in row] for row in self.rows])
         (self.folder / "pictures.json").write_text(json.dumps(self.pictures, indent=2) + "\n")
         (self.folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+
+
+def _store(path: Path, content: Any) -> None:
+    """Writes JSON; the file appears whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
 
 
 def _plain(figure: Figure) -> tuple[str, float, float | None, int]:

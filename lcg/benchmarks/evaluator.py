@@ -73,7 +73,6 @@ class Evaluator:
         self.pipeline, self.judge, self.world, self.marginals = pipeline, judge, world, marginals
         self.references, self.neighbours = references, neighbours
         self._region_cache: dict[str, NDArray[np.bool_]] = {}
-        self._biased_cache: tuple[Seen, Tensor, Seen] | None = None
         self._references: dict[str, tuple[Seen, Tensor, RealSet]] = {}
 
     # --- seeing ---
@@ -103,14 +102,16 @@ class Evaluator:
     def unconditional(self, z_0: Tensor) -> Iterator[Figure]:
         """Distance of samples to reconstructions of unseen biased avatars, their marginals, how many are no ghosts."""
         seen = self.see(self.pipeline.decode(z_0))
-        reference, _, _ = self._biased()
+        reference, _ = self._biased
         yield Figure("frechet_distance", frechet_between(seen.features, reference.features), np.nan, len(z_0))
         yield from self._marginals(seen)
         yield Figure("sharp", *proportion(self.nearest.near(z_0)), len(z_0))
 
-    def unconditional_floor(self) -> Iterator[Figure]:
+    def unconditional_floor(self, seed: int) -> Iterator[Figure]:
         """The same between two real sets, and the training set's marginals."""
-        reference, other_z, other = self._biased()
+        reference, _ = self._biased
+        other_z = self._biased_latents(f"floor-{seed}")
+        other = self.see(self.pipeline.decode(other_z))
         yield Figure("frechet_distance", frechet_between(other.features, reference.features), np.nan, len(other_z))
         for name, value in self.marginals.items():
             yield Figure(f"marginal/{name}", value, 0.0, len(other_z))
@@ -118,7 +119,7 @@ class Evaluator:
 
     def gaussian(self, seed: int) -> Iterator[Figure]:
         """The same for latents drawn from a normal distribution fitted to real ones: what a prior must beat."""
-        reference, z, _ = self._biased()
+        reference, z = self._biased
         rng = torch.Generator().manual_seed(seed)
         root = torch.linalg.cholesky(torch.cov(z.T) + 1e-6 * torch.eye(z.shape[1]))
         drawn = z.mean(0) + torch.randn(z.shape, generator=rng) @ root.T
@@ -127,14 +128,14 @@ class Evaluator:
         yield from self._marginals(seen)
         yield Figure("sharp", *proportion(self.nearest.near(drawn)), len(z))
 
-    def renders(self, count: int) -> Iterator[Figure]:
+    def renders(self, count: int, seed: int) -> Iterator[Figure]:
         """Accuracy of the judge on unseen uniform renders."""
-        real = self.world.real("uniform", count, "reconstruction")
+        real = self.world.real("uniform", count, f"reconstruction-{seed}")
         yield from self._accuracy(self.see(real.images).labels, real.labels)
 
-    def reconstructions(self, count: int) -> Iterator[Figure]:
+    def reconstructions(self, count: int, seed: int) -> Iterator[Figure]:
         """Accuracy of the judge on their reconstructions, and peak signal-to-noise ratio in dB (mean over images)."""
-        real = self.world.real("uniform", count, "reconstruction")
+        real = self.world.real("uniform", count, f"reconstruction-{seed}")
         images = self.pipeline.decode(self.pipeline.encode(real.images))
         mse = np.square((images.astype(np.float64) - real.images) / 255).mean(axis=(1, 2, 3))
         psnr = -10 * np.log10(mse)
@@ -149,11 +150,11 @@ class Evaluator:
         distance = frechet_between(seen.features, reference.features, weights)
         yield Figure("frechet_distance", distance, np.nan, len(z_0))
 
-    def real(self, task: Generate, count: int) -> Iterator[Figure]:
+    def real(self, task: Generate, count: int, seed: int) -> Iterator[Figure]:
         """The same for `count` other real images that satisfy the formula, drawn with the reference's weights."""
         reference, weights, other = self._satisfying(task.formula)
         drawn = torch.multinomial(
-            self._weights(other.labels, task.formula), count, True, generator=torch.Generator().manual_seed(0)
+            self._weights(other.labels, task.formula), count, True, generator=torch.Generator().manual_seed(seed)
         )
         images = other.images[drawn.numpy()]
         seen = self.see(images)
@@ -221,18 +222,15 @@ class Evaluator:
 
     # --- references ---
 
-    def _biased(self) -> tuple[Seen, Tensor, Seen]:
-        """Two sets of unseen biased avatars, reconstructed.
+    def _biased_latents(self, split: str) -> Tensor:
+        """Latents of unseen biased avatars."""
+        return self.pipeline.encode(self.world.real("biased", self.references, f"biased-{split}").images)
 
-        Returns:
-            What the judge sees in the first; the latents of the second, and what the judge sees in that.
-        """
-        if self._biased_cache is None:
-            first, second = (
-                self.pipeline.encode(self.world.real("biased", self.references, f"biased-{i}").images) for i in (1, 2)
-            )
-            self._biased_cache = (self.see(self.pipeline.decode(first)), second, self.see(self.pipeline.decode(second)))
-        return self._biased_cache
+    @cached_property
+    def _biased(self) -> tuple[Seen, Tensor]:
+        """Reconstructions of unseen biased avatars: what the judge sees, and their latents."""
+        z = self._biased_latents("reference")
+        return self.see(self.pipeline.decode(z)), z
 
     def _satisfying(self, formula: Formula) -> tuple[Seen, Tensor, RealSet]:
         """Renders that satisfy a formula: what the judge sees and their weights; and another such set of renders."""

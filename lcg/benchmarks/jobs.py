@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -133,16 +134,25 @@ def bench_job(
     labels = data.labels()
     shares = marginals(labels, pipeline.schema)
     evaluator = Evaluator(pipeline, AvatarJudge(judge), world, shares, sizes.references, sizes.neighbours)
-    settings = {
+    features = evaluator.judge.config["features"]
+    if any(isinstance(task, Generate) for task in parsed) and min(sizes.samples, sizes.references) <= features:
+        raise ValueError(
+            f"`samples` and `references` must be above {features}, the judge's features, for a Frechet distance, "
+            f"got {sizes.samples} and {sizes.references}"
+        )
+    always = {
         "networks": [pipeline.store, weights_sha256(pipeline.denoiser), weights_sha256(pipeline.classifier)],
         "generator": weights_sha256(pipeline.generator),
         "judge": weights_sha256(evaluator.judge),
-        "sources": str(conditions),
         "sizes": asdict(sizes),
+        "lcg": __version__,
+    }
+    settings = {
+        "always": always,
         "sampling": asdict(sampling),
         "guidance": asdict(guidance),
         "editing": asdict(editing),
-        "lcg": __version__,
+        "sources": str(conditions),
     }
     cells = Cells(Path(out), settings)
     z_0 = pipeline.statistics.standardise(data.latents())
@@ -164,7 +174,7 @@ def bench_job(
             "notes": list(NOTES),
             "zero_shot": [name for task in parsed for name in never_seen(task, labels)],
             "generator": {**pipeline.generator.identity(), "provenance": getattr(pipeline.generator, "provenance", {})},
-            "judge": {"weights_sha256": settings["judge"], "provenance": evaluator.judge.provenance},
+            "judge": {"weights_sha256": always["judge"], "provenance": evaluator.judge.provenance},
             "store": data.provenance,
             "seconds": {"bench": round(time.perf_counter() - started, 1)},
         }
@@ -209,72 +219,85 @@ class Benchmark:
 
     def unconditional(self, seed: int, show: bool) -> None:
         """Samples of the prior beside real images and beside a normal distribution of latents."""
-        count, name = self.sizes.unconditional, "unconditional"
+        count, name, evaluator = self.sizes.unconditional, "unconditional", self.evaluator
 
         def samples() -> Iterator[tuple[str, Figure]]:
             z_0, cost = timed(lambda: self.pipeline.sample(seed_range(seed, count)), count)
-            yield from named(name, (*self.evaluator.unconditional(z_0), cost))
+            yield from named(name, (*evaluator.unconditional(z_0), cost))
 
-        self.cells.measure("prior", name, seed, samples)
-        self.cells.measure("gaussian", name, seed, lambda: named(name, self.evaluator.gaussian(seed)))
-        self.cells.measure("real", name, seed, lambda: named(name, self.evaluator.unconditional_floor()))
-        if show:
+        def sheet() -> tuple[Image.Image, str, str]:
             images = self.pipeline.decode(self.pipeline.sample(seed_range(seed, 2 * self.sizes.shown)))
             caption = f"The first {len(images)} samples of the diffusion prior, unguided, not chosen."
-            self.cells.picture(contact_sheet(images, 8), name, "prior", name, "Samples of the prior", caption)
+            return contact_sheet(images, 8), "Samples of the prior", caption
+
+        self.cells.measure("prior", name, seed, samples, ("sampling",))
+        self.cells.measure("gaussian", name, seed, lambda: named(name, evaluator.gaussian(seed)))
+        self.cells.measure("real", name, seed, lambda: named(name, evaluator.unconditional_floor(seed)))
+        if show:
+            self.cells.picture(name, "prior", name, sheet, ("sampling",))
 
     def reconstruction(self, seed: int, show: bool) -> None:
         """The ceiling: unseen renders, and what is left of them after encoding and decoding."""
-        count, name = self.sizes.unconditional, "reconstruction"
-        self.cells.measure("real", name, seed, lambda: named(name, self.evaluator.renders(count)))
-        self.cells.measure("generator", name, seed, lambda: named(name, self.evaluator.reconstructions(count)))
-        if show:
-            real = self.evaluator.world.real("uniform", 8, "reconstruction").images
-            rows = np.stack([real, self.pipeline.decode(self.pipeline.encode(real))], axis=1)
-            sheet = contact_sheet(rows.swapaxes(0, 1).reshape(-1, *real.shape[1:]), len(real))
+        count, name, evaluator = self.sizes.unconditional, "reconstruction", self.evaluator
+
+        def sheet() -> tuple[Image.Image, str, str]:
+            real = evaluator.world.real("uniform", 8, f"reconstruction-{seed}").images
+            images = np.concatenate([real, self.pipeline.decode(self.pipeline.encode(real))])
             caption = "Above: unseen renders. Below: what the generator makes of their latents."
-            self.cells.picture(sheet, name, "generator", name, "Reconstructions", caption)
+            return contact_sheet(images, len(real)), "Reconstructions", caption
+
+        self.cells.measure("real", name, seed, lambda: named(name, evaluator.renders(count, seed)))
+        self.cells.measure("generator", name, seed, lambda: named(name, evaluator.reconstructions(count, seed)))
+        if show:
+            self.cells.picture(name, "generator", name, sheet)
 
     def generate(self, task: Generate, seed: int, show: bool) -> None:
         """Samples of a formula by every method, beside real images that satisfy it."""
-        count = self.sizes.samples
+        count, depends = self.sizes.samples, ("sampling", "guidance")
         for method in self.methods:
+            tune = partial(method.tune, task, partial(self.tuning_score, method))
 
-            def samples(method: Method = method) -> Iterator[tuple[str, Figure]]:
-                method.tune(task, partial(self.tuning_score, method))
+            def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
+                tune()
                 z_0, cost = timed(lambda: method.generate(task, seed_range(seed, count)), count)
                 yield from named(task.name, (*self.evaluator.generated(task, z_0), cost))
 
-            self.cells.measure(method.name, task.name, seed, samples)
-            if show:
-                method.tune(task, partial(self.tuning_score, method))
+            def sheet(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
+                tune()
                 images = self.pipeline.decode(method.generate(task, seed_range(seed, self.sizes.shown)))
                 caption = f"The first {len(images)} samples, not chosen. {method.chosen(task)}".strip()
-                sheet = contact_sheet(images, 4)
-                self.cells.picture(sheet, "formula", method.name, task.name, str(task.formula), caption)
-        self.cells.measure("real", task.name, seed, lambda: named(task.name, self.evaluator.real(task, count)))
+                return contact_sheet(images, 4), str(task.formula), caption
+
+            self.cells.measure(method.name, task.name, seed, samples, depends)
+            if show:
+                self.cells.picture("formula", method.name, task.name, sheet, depends)
+        self.cells.measure("real", task.name, seed, lambda: named(task.name, self.evaluator.real(task, count, seed)))
 
     def edit(self, task: Edit, seed: int, show: bool) -> None:
         """A sequence of edits by every method, each step measured."""
-        count = self.sizes.sources
-        real, z_0 = self.sources(f"sources-{seed}", count)
+        count, depends = self.sizes.sources, ("editing", "sampling", "sources")
         for method in self.methods:
+            tune = partial(method.tune, task, partial(self.tuning_score, method))
 
-            def sequence(method: Method = method) -> Iterator[tuple[str, Figure]]:
-                method.tune(task, partial(self.tuning_score, method))
+            def sequence(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
+                tune()
+                real, z_0 = self.sources(f"sources-{seed}", count)
                 edited, cost = timed(lambda: method.edit(task, z_0, real.labels), count * len(task.edits))
                 for part, z in zip(task.steps(), edited, strict=True):
                     yield from named(part.name, (*self.evaluator.edited(part, real, z), cost))
 
-            self.cells.measure(method.name, task.name, seed, sequence)
-            if show:
-                method.tune(task, partial(self.tuning_score, method))
-                few = slice(0, max(2, self.sizes.shown // 4))
-                edited = method.edit(task, z_0[few], real.labels[few])
-                frames = [real.images[few], self.pipeline.decode(z_0[few]), *(self.pipeline.decode(z) for z in edited)]
-                strip = strips(np.stack(frames, axis=1), ["source", "reconstruction", *task.words])
+            def strip(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
+                tune()
+                real, z_0 = self.sources(f"sources-{seed}", max(2, self.sizes.shown // 4))
+                edited = method.edit(task, z_0, real.labels)
+                frames = [real.images, self.pipeline.decode(z_0), *(self.pipeline.decode(z) for z in edited)]
                 caption = f"The first sources, not chosen; each edit on top of the ones before. {method.chosen(task)}"
-                self.cells.picture(strip, "edit", method.name, task.name, ", then ".join(task.words), caption.strip())
+                image = strips(np.stack(frames, axis=1), ["source", "reconstruction", *task.words])
+                return image, ", then ".join(task.words), caption.strip()
+
+            self.cells.measure(method.name, task.name, seed, sequence, depends)
+            if show:
+                self.cells.picture("edit", method.name, task.name, strip, depends)
 
     def sources(self, split: str, count: int) -> tuple[RealSet, Tensor]:
         """Unseen renders to edit, and their standardised latents."""

@@ -129,6 +129,9 @@ class GuidedEditor(Editor):
         if request.labels is not None:
             known = request.labels.to(labels)
             labels = torch.where(known.isnan(), labels, known)
+            for j, attribute in enumerate(self.schema):  # what was predicted of a beard that is known not to be there
+                for parent, value in attribute.applies_if.items():
+                    labels[labels[:, self.schema.index(parent)] != float(value), j] = torch.nan
         freed = [self.schema.index(name) for name in self.schema.freed_by(request.attributes)]
         labels[:, freed] = torch.nan
         if request.previous is not None:

@@ -1,8 +1,8 @@
 """`lcg fit` of the diffusion prior over standardised latents.
 
-    loss = E_{t ~ U(0,1), eps} |net(alpha_t z_0 + sigma_t eps, t) - target|^2,      target = eps or v
+    loss = E_{t, eps} |net(alpha_t z_0 + sigma_t eps, t) - target|^2,      target = eps or v,     logit(t) ~ N(0, s^2)
 
-(Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v). Exponential averaging of the weights is
+(Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v; Esser et al. 2024 for t). Exponential averaging of the weights is
 Lightning's EMAWeightAveraging callback; the checkpoint's `state_dict` then holds the average.
 """
 
@@ -17,7 +17,7 @@ from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.optimizer import adamw
-from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName, stratified_times
+from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName, logit_normal_times, stratified_times
 
 
 class PriorModule(LightningModule):
@@ -29,6 +29,8 @@ class PriorModule(LightningModule):
         prediction: what the network predicts, `v` or `eps`.
         schedule: `cosine` or `linear`.
         dropout: in training.
+        time_spread: standard deviation s of logit(t) in training; None for t ~ U(0, 1). Small values spend the steps at
+            middle noise, where attributes are decided, at the cost of the finest details.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
@@ -41,14 +43,17 @@ class PriorModule(LightningModule):
         prediction: Prediction = "v",
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
-        lr: float = 1.5e-3,
+        time_spread: float | None = 0.8,
+        lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup: int = 200,
     ) -> None:
         super().__init__()
+        if time_spread is not None and not time_spread > 0:
+            raise ValueError(f"`time_spread` must be positive or None, got {time_spread}; 1 is broad, None is uniform")
         self.save_hyperparameters()
         self.width, self.depth, self.dropout = width, depth, dropout
-        self.prediction, self.schedule = prediction, schedule
+        self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.denoiser: LatentDenoiser
 
@@ -61,7 +66,11 @@ class PriorModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0 = batch["z_0"]
-        loss = self.denoiser.loss(z_0, stratified_times(len(z_0), device=z_0.device), torch.randn_like(z_0)).mean()
+        if self.time_spread is None:
+            t = stratified_times(len(z_0), device=z_0.device)
+        else:
+            t = logit_normal_times(len(z_0), self.time_spread, device=z_0.device)
+        loss = self.denoiser.loss(z_0, t, torch.randn_like(z_0)).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

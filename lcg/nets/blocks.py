@@ -7,8 +7,8 @@ each block normalises (adaptive layer norm, Peebles & Xie 2023, arXiv:2212.09748
     h_{l+1} = h_l + B_l silu(A_l (norm(h_l) * (1 + scale_l(t)) + shift_l(t))),
     out     = W_out norm(h_L).
 
-The perceptron of Diffusion Autoencoders (Preechakul et al. 2022, arXiv:2111.15640, appendix A), which feeds the latent
-to every layer instead, has a higher loss at equal cost on the embedded latents (experiments/02_prior).
+Diffusion Autoencoders (Preechakul et al. 2022, arXiv:2111.15640, appendix A) use a perceptron whose layers each get the
+latent again instead, and modulate before they normalise.
 """
 
 import math

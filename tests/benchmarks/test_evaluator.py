@@ -49,7 +49,7 @@ def test_features_have_mean_zero_and_deviation_one_on_renders(evaluator: Evaluat
 
 
 def test_the_judge_knows_renders_and_their_reconstructions(evaluator: Evaluator) -> None:
-    renders, again = by_metric(evaluator.renders(N)), by_metric(evaluator.reconstructions(N))
+    renders, again = by_metric(evaluator.renders(N, 0)), by_metric(evaluator.reconstructions(N, 0))
     assert renders["joint_accuracy"].value > 0.95 and renders["accuracy/glasses"].value > 0.98
     assert again["joint_accuracy"].value > 0.9 and again["psnr"].value > 20
     assert renders["accuracy/glasses"].n == N > renders["accuracy/glasses_style"].n > 0  # counted where it applies
@@ -61,7 +61,7 @@ def test_real_latents_are_sharp_and_near_the_floor_and_noise_is_neither(
     real = pipeline.encode(evaluator.world.real("biased", N, "other").images)
     noise = 3 * torch.randn(N, 64, generator=torch.Generator().manual_seed(0))
     good, bad = (by_metric(evaluator.unconditional(z_0)) for z_0 in (real, noise))
-    floor, gaussian = by_metric(evaluator.unconditional_floor()), by_metric(evaluator.gaussian(0))
+    floor, gaussian = by_metric(evaluator.unconditional_floor(0)), by_metric(evaluator.gaussian(0))
     assert good["sharp"].value > 0.9 and bad["sharp"].value < 0.1
     assert good["frechet_distance"].value < 1.5 * floor["frechet_distance"].value
     assert good["frechet_distance"].value < gaussian["frechet_distance"].value < bad["frechet_distance"].value
@@ -77,7 +77,7 @@ def test_samples_that_satisfy_a_formula_and_some_that_do_not(evaluator: Evaluato
         for text in ("glasses & hat", "glasses & ~hat")
     )
     right, wrong = (by_metric(evaluator.generated(task, z_0)) for z_0 in (with_both, without))
-    floor = by_metric(evaluator.real(task, N))
+    floor = by_metric(evaluator.real(task, N, 0))
     assert min(right["joint_accuracy"].value, floor["joint_accuracy"].value) > 0.9
     assert wrong["joint_accuracy"].value == wrong["sharp"].value < 0.1
     assert wrong["marginal/glasses"].value > 0.9 and wrong["marginal/hat"].value < 0.1

@@ -205,10 +205,10 @@ def test_errors_over_seeds_are_the_larger_of_spread_and_sampling_error(page: str
     assert f'{(a + b) / 2:.3f}</span> <span class="error">± {stderr:.3f}' in page
 
 
-def test_notes_stand_at_the_top_and_beside_every_claim(page: str) -> None:
+def test_notes_stand_after_the_pictures_and_beside_every_claim(page: str) -> None:
     for note in NOTES:
-        assert page.count(note) == 3  # above everything, at the pictures of the formula, at its numbers
-    assert page.index(NOTES[0]) < page.index('id="pictures"')
+        assert page.count(note) == 3  # at the pictures of the formula, between pictures and numbers, at its numbers
+    assert page.index('id="pictures"') < page.index('id="seen"') < page.index('id="numbers"')
     assert page.count(">zero-shot<") == 2  # beside the formula's name: at its pictures, and in the table
 
 

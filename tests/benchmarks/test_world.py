@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from lcg.benchmarks.world import AvatarWorld
 from lcg.data.avatars import SCHEMA, AvatarSource, labels_of, render

@@ -217,6 +217,7 @@ def test_known_labels_come_before_predicted_ones(kept: Callable[..., list[float]
 
 
 def test_a_detail_that_does_not_apply_is_not_kept(kept: Callable[..., list[float]]) -> None:
+    assert kept(SOURCE, "+hat", [0, 2, 0, NAN, NAN]) == pytest.approx([NAN, NAN, 0, NAN, 0], nan_ok=True)
     assert kept([0, 2, 0, 1, 0], "+hat") == pytest.approx([NAN, NAN, 0, NAN, 0], nan_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""`ClassifierModule` through the Trainer: it learns every kind of attribute and reports accuracy and calibration by noise."""
+"""`ClassifierModule` through the Trainer: it learns every kind of attribute and reports calibration by noise."""
 
 from pathlib import Path
 from typing import Any

@@ -114,7 +114,7 @@ def test_results_are_replaced_only_when_asked(demo, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(demo, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`edits` must name at least one edit"):
         EditorModule([])
-    with pytest.raises(FileNotFoundError, match="no denoiser at .*nothing.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"no denoiser at .*nothing\.ckpt"):
         trainer().predict(EditorModule(["+hat"], str(tmp_path / "nothing.ckpt")), LatentDataModule(demo.store))
     with pytest.raises(ValueError, match="`start` must be one of"):
         trainer().predict(module(demo, tmp_path, editing=Editing(start="nowhere")), LatentDataModule(demo.store))
@@ -126,7 +126,7 @@ def test_another_store_is_refused(demo, tmp_path: Path, tiny_store) -> None:
     with pytest.raises(ValueError, match="trained on latents standardised otherwise"):
         trainer().predict(module(demo, tmp_path), LatentDataModule(tiny_store(shape=(64,))))
     other = {"generator": {"weights_sha256": "0123456789abcdef"}}
-    with pytest.raises(ValueError, match="of a generator with weights .* was encoded by 0123456789ab"):
+    with pytest.raises(ValueError, match=r"of a generator with weights .* was encoded by 0123456789ab"):
         trainer().predict(module(demo, tmp_path), LatentDataModule(tiny_store(shape=(64,), provenance=other)))
     same = LatentDataModule(tiny_store(shape=(64,)), statistics_from=demo.store)
     with pytest.raises(ValueError, match="knows other attributes than the store"):

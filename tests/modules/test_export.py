@@ -1,4 +1,4 @@
-"""The generator and the judge that ship, trained for a moment on avatars: they learn, and what is exported can be loaded."""
+"""The generator and the judge that ship, trained for a moment: they learn, and what is exported can be loaded."""
 
 from pathlib import Path
 from typing import Any

@@ -58,7 +58,7 @@ def trainer(out: Path, steps: int, *callbacks: Callback, every_n_train_steps: in
 def test_a_fit_lowers_the_loss_and_leaves_a_network(tmp_path: Path, tiny_store, prediction: str, schedule: str) -> None:
     seed_everything(0)
     losses, data = Losses(), LatentDataModule(tiny_store(), batch_size=128)
-    fit = trainer(tmp_path, 150, losses)
+    fit = trainer(tmp_path, 100, losses)
     fit.fit(PriorModule(prediction=prediction, schedule=schedule, **{**SMALL, "lr": 1e-2}), data)
     first, last = (torch.tensor(part).mean() for part in (losses.values[:5], losses.values[-30:]))
     assert last < 0.96 * first

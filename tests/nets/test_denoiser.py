@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lcg.diffusion import CosineSchedule, Denoiser, GaussianDenoiser, LinearSchedule, coefficients, diffuse, v_from_eps
-from lcg.nets.denoiser import LatentDenoiser, make_schedule, stratified_times
+from lcg.nets.denoiser import LatentDenoiser, logit_normal_times, make_schedule, stratified_times
 
 
 def batch(*latent: int, n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,3 +102,11 @@ def test_stratified_times_fall_into_every_interval_once() -> None:
     assert t.shape == (1000,) and t.min() >= 0 and t.max() < 1
     assert torch.equal((t.double() * 1000).floor().long(), torch.arange(1000))
     assert torch.equal(t, stratified_times(1000, torch.Generator().manual_seed(0)))
+
+
+def test_logit_normal_times_have_a_normal_logit() -> None:
+    t = logit_normal_times(4000, 0.8, torch.Generator().manual_seed(0))
+    logit = torch.logit(t.double())
+    assert abs(logit.mean()) < 1e-3 and abs(logit.std() - 0.8) < 2e-3 and bool(((t > 0) & (t < 1)).all())
+    with pytest.raises(ValueError, match="`spread` must be positive, got 0"):
+        logit_normal_times(4, 0.0)
