@@ -18,6 +18,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Jobs use every core; tests work on matrices so small that a second thread only waits. `make demo THREADS=4` to share.
 THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 demo bench: export OMP_NUM_THREADS := $(THREADS)
+# Threads that wait for others sleep rather than spin: on a machine that is busy otherwise, spinning costs several times over.
+demo bench: export OMP_WAIT_POLICY := passive
 test test-slow: export OMP_NUM_THREADS := 1
 
 .PHONY: help

@@ -73,7 +73,7 @@ SAYS = {
     "sets everything up": "pip install",
     "trains prior and classifiers": "lcg fit --config configs/classifier/avatars.yaml",
     "ends with a report": "lcg report",
-    "runs all tests": "pytest",
+    "runs the tests": "pytest",
     "latent arithmetic": "lcg bench",
 }
 

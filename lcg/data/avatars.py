@@ -414,12 +414,17 @@ def render(parts: Parts) -> NDArray[np.uint8]:
     check_parts(parts)
     background = np.array([int(BACKGROUND[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
     images = np.empty((len(parts), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    for start in range(0, len(parts), 256):  # small enough to stay in cache
-        rows = slice(start, start + 256)
+    banks = layer_banks()
+
+    def compose(start: int) -> None:
+        rows = slice(start, start + 128)  # small enough to stay in cache
         canvas = np.broadcast_to(background, (len(parts[rows]), IMAGE_SIZE, IMAGE_SIZE, 3)).copy()
-        for bank in layer_banks():
+        for bank in banks:
             bank.over(canvas, parts[rows])
         images[rows] = np.clip(canvas + 0.5, 0, 255)
+
+    with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it works on arrays
+        list(pool.map(compose, range(0, len(parts), 128)))
     return images
 
 
