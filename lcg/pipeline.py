@@ -73,7 +73,7 @@ class Guidance:
     """
 
     single: float = 2.0
-    several: float = 6.0
+    several: float = 8.0
     max_step: float | None = None
 
     def weight(self, formula: Formula) -> float:

@@ -38,9 +38,9 @@ TUNING_SEED = 1_000
 """A repetition that is never measured: what baselines are tuned on."""
 
 NOTES = (
-    "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes. "
-    "Prior and classifiers were trained on biased avatars, among which glasses & smile & hat and beard & long_hair "
-    "never occur: zero-shot means unseen by them, not by the generator.",
+    "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes, and "
+    "so has the judge. Prior and classifiers were trained on biased avatars, among which glasses & smile & hat and "
+    "beard & long_hair never occur: zero-shot means unseen by them.",
     "The judge was trained on renders of its own; it shares neither images nor weights with prior, classifiers or "
     "generator. Its accuracy on renders and on reconstructions is the ceiling of every accuracy here.",
     "Frechet distance is measured in the judge's penultimate features, each scaled to unit variance on uniform "

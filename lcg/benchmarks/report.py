@@ -1,7 +1,8 @@
 """A benchmark's directory becomes one HTML file: pictures first, then numbers, then how to reproduce them.
 
     DIR/results.csv        tidy results, see `lcg.benchmarks.estimates`
-    DIR/provenance.json    title, created, lcg, versions, config, commands, notes (sentences that the reader must see);
+    DIR/provenance.json    title, created, lcg, versions, config, commands, notes (sentences that the reader must see,
+                           the first of which says what generator, judge and prior have seen);
                            and, where there are any, zero_shot (tasks), judge, generator, store, seconds
     DIR/pictures.json      a list of {file, kind, method, task, title, caption}; file is a PNG, relative to DIR
 
@@ -9,7 +10,7 @@ The page loads nothing: pictures are data URIs, charts inline SVG, fonts the sys
 keeps it so. Nothing is computed but means and standard errors over seeds; every row of the csv is at the page's end.
 
 Where a result is said to be beyond what the prior has seen (a task in `zero_shot`, a picture whose text says so), the
-notes stand beside it, since a generator or a judge that has seen it makes another claim of it.
+first note stands beside it, since a generator or a judge that has seen it makes another claim of it.
 """
 
 from __future__ import annotations

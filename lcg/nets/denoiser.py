@@ -111,8 +111,8 @@ def logit_normal_times(
 ) -> Tensor:
     """(count,) times with logit(t) ~ N(0, spread^2), one in each of `count` equally probable intervals.
 
-    Esser et al. 2024 (arXiv:2403.03206, section 3.1): little is left to learn near t = 0 and t = 1; attributes are decided
-    in between, and a prior that spends its steps there gets their dependences right sooner.
+    Esser et al. 2024 (arXiv:2403.03206, section 3.1): little is left to learn near t = 0 and t = 1; attributes are
+    decided in between, and a prior that spends its steps there gets their dependences right sooner.
 
     Raises:
         ValueError: spread is not positive.
