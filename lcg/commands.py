@@ -75,7 +75,7 @@ def generate_job(
     seconds = time.perf_counter() - started
 
     files = save_images(folder / "images", samples.images)
-    contact_sheet(samples.images, columns=min(16, max(1, round(num**0.5 * 1.5)))).save(folder / "sheet.png")
+    contact_sheet(samples.images, columns=16 if num > 32 else 8).save(folder / "sheet.png")
     with (folder / "samples.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file", "seed"), *zip(files, samples.seeds, strict=True)])
     save_file({"z_0": samples.z_0.cpu().contiguous()}, folder / "latents.safetensors")

@@ -98,7 +98,7 @@ class Editing:
         max_step: trust region of a guided step; None for none.
     """
 
-    weight: float = 16.0
+    weight: float = 24.0
     keep_weight: float = 8.0
     tau: float | None = 4.0
     source_mode: SourceMode = "observation"

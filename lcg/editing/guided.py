@@ -68,7 +68,7 @@ class GuidedEditor(Editor):
         classifier: Classifier,
         schema: Schema,
         sampler: Sampler,
-        weight: float = 16.0,
+        weight: float = 24.0,
         keep_weight: float = 8.0,
         tau: float | None = 4.0,
         source_mode: SourceMode = "observation",

@@ -3,7 +3,7 @@
     loss = E_{t, eps} |net(alpha_t z_0 + sigma_t eps, t) - target|^2,      target = eps or v,     logit(t) ~ N(0, s^2)
 
 (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v; Esser et al. 2024 for t). Exponential
-averaging of the weights is Lightning's EMAWeightAveraging callback; the checkpoint's `state_dict` then holds the average.
+averaging of the weights is Lightning's EMAWeightAveraging callback; a checkpoint's `state_dict` then holds the average.
 """
 
 from typing import Any
