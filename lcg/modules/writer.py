@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -23,10 +23,15 @@ from torch import Tensor
 
 from lcg.data.atomic import write_atomic
 
-if TYPE_CHECKING:
-    from lcg.modules.editor import EditorModule
-
 FILES = "edited-*.safetensors"
+
+
+class Accountable(Protocol):
+    """A module that can say what made its predictions."""
+
+    def provenance(self) -> dict[str, Any]:
+        """JSON primitives."""
+        ...
 
 
 class EditWriter(BasePredictionWriter):
@@ -59,7 +64,7 @@ class EditWriter(BasePredictionWriter):
             self.out.mkdir(parents=True, exist_ok=True)
             for file in self.out.glob(FILES):  # all of them: an earlier run may have had more processes
                 file.unlink()
-            provenance = cast("EditorModule", pl_module).provenance()
+            provenance = cast("Accountable", pl_module).provenance()
             write_atomic(self.out / "provenance.json", (json.dumps(provenance, indent=2) + "\n").encode())
         trainer.strategy.barrier()
 
