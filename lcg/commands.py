@@ -24,7 +24,7 @@ from lcg import __version__
 from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.data.store import LatentStore, check_latents
 from lcg.generators.base import Generator, weights_sha256
-from lcg.guidance import FormulaReadout, parse, parse_edit
+from lcg.guidance import parse, parse_edit
 from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
 
 OWN_IMAGE = re.compile(r"\d{4,}(_\d+)?\.png")
@@ -67,7 +67,7 @@ def generate_job(
     refuse_occupied(out, overwrite)
     pipeline = load(prior, classifier, generator, pick_device(device), sampling=sampling, guidance=guidance)
     if formula is not None:
-        FormulaReadout(parse(formula, pipeline.schema))
+        pipeline.guided(parse(formula, pipeline.schema))
     sampling.build(pipeline.denoiser)
     folder = claim(out)
     started = time.perf_counter()

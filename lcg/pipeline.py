@@ -37,6 +37,10 @@ PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
 
 
+PURE_NOISE = 0.995
+"""The time at which pure noise stands for a noised latent."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How latents are sampled.
@@ -50,7 +54,7 @@ class Sampling:
 
     sampler: SamplerName = "dpm++2m"
     steps: int = 50
-    t_start: float = 0.995
+    t_start: float = PURE_NOISE
     clip: float | None = 5.0
 
     def __post_init__(self) -> None:
@@ -77,7 +81,7 @@ class Guidance:
     max_step: float | None = None
 
     def weight(self, formula: Formula) -> float:
-        """1 for a formula that carries its own weights."""
+        """1 for a formula that carries weights (other than 1): then these alone count."""
         if formula.is_weighted:
             return 1.0
         return self.single if len(formula.attributes) == 1 else self.several
@@ -93,7 +97,7 @@ class Editing:
         tau: standard deviation of the source about the edited latent; None for no source term.
         source_mode: observation, tweedie or paper.
         start: inversion, noising or noise.
-        t_start: where the path starts.
+        t_start: where the path starts; the start `noise` is always at 0.995.
         steps: denoiser evaluations, and as many for the inversion.
         max_step: trust region of a guided step; None for none.
     """
@@ -110,17 +114,18 @@ class Editing:
     def build(
         self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
     ) -> GuidedEditor:
+        t_start = PURE_NOISE if self.start == "noise" else self.t_start
         return GuidedEditor(
             denoiser,
             classifier,
             classifier.schema,
-            DDIM(denoiser.schedule, self.steps, t_start=self.t_start, clip=None),
+            DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None),
             self.weight,
             self.keep_weight,
             self.tau,
             self.source_mode,
             self.start,
-            self.t_start,
+            t_start,
             self.max_step,
             randomness,
         )
@@ -287,7 +292,7 @@ def load(
     Args:
         prior: checkpoint of the prior.
         classifier: checkpoint of the classifiers.
-        generator: the frozen generator; None for the embedded one.
+        generator: the frozen generator, put into evaluation mode; None for the embedded one.
         device: where everything goes.
         settings: `sampling`, `guidance`, `editing` of the pipeline.
 
@@ -312,7 +317,8 @@ def load(
             f"the store of {p.path} was encoded by a generator with weights {p.generator[:12]}, this one has "
             f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
         )
-    return Pipeline(generator.to(device), p.network, c.network, p.statistics, p.store, **settings)
+    generator = generator.to(device).eval().requires_grad_(False)
+    return Pipeline(generator, p.network, c.network, p.statistics, p.store, **settings)
 
 
 def load_networks(

@@ -29,7 +29,7 @@ from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Task, Unconditi
 from lcg.benchmarks.world import AvatarWorld, RealSet
 from lcg.data.store import LatentStore
 from lcg.generators.base import Generator, weights_sha256
-from lcg.guidance import Formula, parse
+from lcg.guidance import And, Formula, Not, parse
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.reference import marginals
 from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
@@ -41,8 +41,9 @@ NOTES = (
     "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes, and "
     "so has the judge. Prior and classifiers were trained on biased avatars, among which glasses & smile & hat and "
     "beard & long_hair never occur: zero-shot means unseen by them.",
-    "The judge was trained on renders of its own; it shares neither images nor weights with prior, classifiers or "
-    "generator. Its accuracy on renders and on reconstructions is the ceiling of every accuracy here.",
+    "The judge has weights of its own and was trained on renders drawn independently of those of prior, classifiers "
+    "and generator; the world is finite, and about one avatar in a hundred coincides by chance. Its accuracy on "
+    "renders and on reconstructions is the ceiling of every accuracy here.",
     "Frechet distance is measured in the judge's penultimate features, each scaled to unit variance on uniform "
     "renders; it is comparable within this project only. Its reference for a formula is renders that satisfy it, "
     "reweighted to the training set's marginals of the other attributes; the row 'real' is the floor between two "
@@ -134,12 +135,7 @@ def bench_job(
     labels = data.labels()
     shares = marginals(labels, pipeline.schema)
     evaluator = Evaluator(pipeline, AvatarJudge(judge), world, shares, sizes.references, sizes.neighbours)
-    features = evaluator.judge.config["features"]
-    if any(isinstance(task, Generate) for task in parsed) and min(sizes.samples, sizes.references) <= features:
-        raise ValueError(
-            f"`samples` and `references` must be above {features}, the judge's features, for a Frechet distance, "
-            f"got {sizes.samples} and {sizes.references}"
-        )
+    check_tasks(parsed, conditions, evaluator, sizes)
     always = {
         "networks": [pipeline.store, weights_sha256(pipeline.denoiser), weights_sha256(pipeline.classifier)],
         "generator": weights_sha256(pipeline.generator),
@@ -158,6 +154,12 @@ def bench_job(
     z_0 = pipeline.statistics.standardise(data.latents())
     methods = [LCG(pipeline), Arithmetic(pipeline, LatentArithmetic.fit(z_0, labels, pipeline.schema))]
     bench = Benchmark(pipeline, evaluator, methods, conditions, sizes, cells)
+    skipped = [
+        f"{method.name} has no answer to {task.name} and is left out there."
+        for task in parsed
+        for method in methods
+        if isinstance(task, Generate | Edit) and not method.can(task)
+    ]
     with tqdm([(task, seed) for task in parsed for seed in seeds], desc="bench", unit="task") as plan:
         for task, seed in plan:
             plan.set_postfix_str(task.name[:40])
@@ -171,7 +173,7 @@ def bench_job(
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "config": {"tasks": tasks, "seeds": seeds, **settings},
             "commands": commands,
-            "notes": list(NOTES),
+            "notes": [*NOTES, *skipped],
             "zero_shot": [name for task in parsed for name in never_seen(task, labels)],
             "generator": {**pipeline.generator.identity(), "provenance": getattr(pipeline.generator, "provenance", {})},
             "judge": {"weights_sha256": always["judge"], "provenance": evaluator.judge.provenance},
@@ -243,7 +245,7 @@ class Benchmark:
         def sheet() -> tuple[Image.Image, str, str]:
             real = evaluator.world.real("uniform", 8, f"reconstruction-{seed}").images
             images = np.concatenate([real, self.pipeline.decode(self.pipeline.encode(real))])
-            caption = "Above: unseen renders. Below: what the generator makes of their latents."
+            caption = "Above: fresh renders. Below: what the generator makes of their latents."
             return contact_sheet(images, len(real)), "Reconstructions", caption
 
         self.cells.measure("real", name, seed, lambda: named(name, evaluator.renders(count, seed)))
@@ -254,8 +256,8 @@ class Benchmark:
     def generate(self, task: Generate, seed: int, show: bool) -> None:
         """Samples of a formula by every method, beside real images that satisfy it."""
         count, depends = self.sizes.samples, ("sampling", "guidance")
-        for method in self.methods:
-            tune = partial(method.tune, task, partial(self.tuning_score, method))
+        for method in (m for m in self.methods if m.can(task)):
+            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
 
             def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
                 tune()
@@ -276,19 +278,19 @@ class Benchmark:
     def edit(self, task: Edit, seed: int, show: bool) -> None:
         """A sequence of edits by every method, each step measured."""
         count, depends = self.sizes.sources, ("editing", "sampling", "sources")
-        for method in self.methods:
-            tune = partial(method.tune, task, partial(self.tuning_score, method))
+        for method in (m for m in self.methods if m.can(task)):
+            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
 
             def sequence(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
                 tune()
-                real, z_0 = self.sources(f"sources-{seed}", count)
+                real, z_0 = self.sources(task, f"sources-{seed}", count)
                 edited, cost = timed(lambda: method.edit(task, z_0, real.labels), count * len(task.edits))
                 for part, z in zip(task.steps(), edited, strict=True):
                     yield from named(part.name, (*self.evaluator.edited(part, real, z), cost))
 
             def strip(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
                 tune()
-                real, z_0 = self.sources(f"sources-{seed}", max(2, self.sizes.shown // 4))
+                real, z_0 = self.sources(task, f"sources-{seed}", max(2, self.sizes.shown // 4))
                 edited = method.edit(task, z_0, real.labels)
                 frames = [real.images, self.pipeline.decode(z_0), *(self.pipeline.decode(z) for z in edited)]
                 caption = f"The first sources, not chosen; each edit on top of the ones before. {method.chosen(task)}"
@@ -299,20 +301,66 @@ class Benchmark:
             if show:
                 self.cells.picture("edit", method.name, task.name, strip, depends)
 
-    def sources(self, split: str, count: int) -> tuple[RealSet, Tensor]:
-        """Unseen renders to edit, and their standardised latents."""
-        real = self.evaluator.world.real("uniform", count, split, self.conditions)
+    def sources(self, task: Edit, split: str, count: int) -> tuple[RealSet, Tensor]:
+        """Renders to edit, none of which has an edit already, and their standardised latents."""
+        real = self.evaluator.world.real("uniform", count, split, sources_of(task, self.conditions))
         return real, self.pipeline.encode(real.images)
 
-    def tuning_score(self, method: Method, task: Generate | Edit) -> float:
-        """Joint accuracy, or success of the last edit, on the validation split."""
+    def tuning_score(self, method: Method, whole: Generate | Edit, task: Generate | Edit) -> float:
+        """Joint accuracy, or success of the last edit, on the validation split.
+
+        Args:
+            method: as it stands.
+            whole: the task that is measured; it chooses the sources.
+            task: the same, or the first steps of a sequence of edits.
+        """
         count = self.sizes.tuning
         if isinstance(task, Generate):
             figures = self.evaluator.generated(task, method.generate(task, seed_range(TUNING_SEED, count)))
             return next(f.value for f in figures if f.metric == "joint_accuracy")
-        real, z_0 = self.sources("tuning", count)
+        assert isinstance(whole, Edit)
+        real, z_0 = self.sources(whole, "tuning", count)
         figures = self.evaluator.edited(task, real, method.edit(task, z_0, real.labels)[-1])
         return next(f.value for f in figures if f.metric == "edit_success")
+
+
+def sources_of(task: Edit, conditions: Formula) -> Formula:
+    """What holds for the sources of a sequence of edits: the conditions, and not one of the edits."""
+    return And((conditions, *(Not(edit) for edit in task.edits)))
+
+
+def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, sizes: Sizes) -> None:
+    """Finds what a benchmark cannot measure before anything is measured.
+
+    Raises:
+        ValueError: settings of guidance, sampling or editing are out of range; a formula contradicts itself or holds
+            for no avatar; edits name an attribute twice, are not of binary attributes, or leave no source; or there are
+            too few images for a Frechet distance.
+    """
+    pipeline, world = evaluator.pipeline, evaluator.world
+    pipeline.sampling.build(pipeline.denoiser)
+    pipeline.editor()
+    features = evaluator.judge.config["features"]
+    for task in tasks:
+        if isinstance(task, Generate | Unconditional):
+            count = sizes.samples if isinstance(task, Generate) else sizes.unconditional
+            if min(count, sizes.references) <= features:
+                raise ValueError(
+                    f"`samples`, `unconditional` and `references` must be above {features}, the judge's features, for "
+                    f"a Frechet distance, got {count} for {task.name!r} and {sizes.references} references"
+                )
+        if isinstance(task, Generate):
+            pipeline.guided(task.formula)
+            world.check_exists(task.formula)
+        if isinstance(task, Edit):
+            binary = {a.name for a in world.schema.of_kind("binary")}
+            names = [name for edit in task.edits for name in edit.attributes]
+            if len(set(names)) != len(names) or not set(names) <= binary:
+                raise ValueError(
+                    f"the edits of {task.name!r} must each change another binary attribute, one of "
+                    f"{', '.join(sorted(binary))}; use `lcg edit` for others"
+                )
+            world.check_exists(sources_of(task, conditions))
 
 
 def never_seen(task: Task, labels: Tensor) -> list[str]:

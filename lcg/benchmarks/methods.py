@@ -1,6 +1,6 @@
 """The methods that a benchmark compares, behind one contract: generate latents for a formula, edit latents.
 
-Each may tune itself on a validation split before it is measured; lcg does not, its defaults are its defaults.
+Each may tune itself on a validation split before it is measured. lcg does not: its settings are the same for all tasks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from lcg.baselines.latent_arithmetic import LatentArithmetic
 from lcg.benchmarks.tasks import Edit, Generate
 from lcg.diffusion import generators
 from lcg.editing import edit_sequence
+from lcg.guidance import Atom, Not
 from lcg.pipeline import Pipeline
 
 STEPS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -28,6 +29,10 @@ class Method(ABC):
     """
 
     name: str
+
+    def can(self, task: Generate | Edit) -> bool:
+        """Whether the method has an answer to this task at all."""
+        return True
 
     @abstractmethod
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
@@ -70,6 +75,15 @@ class Arithmetic(Method):
         self.pipeline, self.arithmetic = pipeline, arithmetic
         self.steps: dict[str, float] = {}  # by task
         self._samples: tuple[tuple[int, ...], Tensor] = ((), Tensor())
+
+    def can(self, task: Generate | Edit) -> bool:
+        """Directions exist for literals: conjunctions of them, and edits."""
+        if isinstance(task, Edit):
+            return True
+        return all(
+            isinstance(f, Atom) or (isinstance(f, Not) and isinstance(f.operand, Atom))
+            for f, _ in task.formula.conjuncts
+        )
 
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
         if self._samples[0] != tuple(seeds):  # tuning asks for the same samples again and again

@@ -1,6 +1,7 @@
 """The avatars as a benchmark's ground truth: real images of any formula, sources to edit, and where an edit may show.
 
-Everything here is rendered anew from splits of its own: nothing that prior, classifiers, generator or judge have seen.
+Everything here is drawn from splits of its own, independently of what prior, classifiers, generator and judge were
+trained on. The world is finite, so a few avatars coincide by chance.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ class AvatarWorld:
                     f"{str(formula)!r} holds for {len(rows)} of {total} {distribution} avatars, {count} needed"
                 )
             total *= 4
+
+    def check_exists(self, formula: Formula, draws: int = 65_536) -> None:
+        """Raises ValueError when a formula holds for none of many uniform avatars."""
+        labels = torch.from_numpy(labels_of(AvatarSource("uniform", draws, "bench-exists", self.seed).parts))
+        if not bool(formula.holds(labels).any()):
+            raise ValueError(
+                f"{str(formula)!r} holds for none of {draws} avatars, so there is nothing to compare with; ask for less"
+            )
 
     def regions(self, sources: RealSet, edits: tuple[Formula, ...]) -> NDArray[np.bool_]:
         """(N, H, W): where each source may change when all edits are made."""

@@ -41,6 +41,10 @@ CLEAN = 0.02
 """The time at which labels of a clean latent are read: the lowest noise that classifiers have seen often."""
 
 
+MOSTLY_NOISE = 0.05
+"""The weight of the signal, alpha_t, below which pure noise may stand for a noised latent."""
+
+
 class GuidedEditor(Editor):
     """Latent classifier guidance as an editor.
 
@@ -90,6 +94,13 @@ class GuidedEditor(Editor):
         for name, value in (("weight", weight), ("keep_weight", keep_weight)):
             if value < 0:
                 raise ValueError(f"`{name}` must be >= 0, got {value}")
+        for name, bound in (("tau", tau), ("max_step", max_step)):
+            if bound is not None and not bound > 0:
+                raise ValueError(f"`{name}` must be > 0 or None, got {bound}; None leaves it out")
+        if start == "noise" and float(sampler.schedule.alpha(torch.tensor(t_start))) > MOSTLY_NOISE:
+            raise ValueError(
+                f"`start`='noise' needs a `t_start` where hardly any signal is left, such as 0.99, got {t_start}"
+            )
         self.denoiser, self.classifier, self.schema, self.sampler = denoiser, classifier, schema, sampler
         self.weight, self.keep_weight, self.tau, self.source_mode = weight, keep_weight, tau, source_mode
         self.start, self.t_start, self.max_step, self.randomness = start, t_start, max_step, randomness

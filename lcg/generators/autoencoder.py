@@ -110,7 +110,9 @@ class PCAAutoencoder(Generator):
                 f"got {len(flat)} of {flat.shape[1]}; give more images or lower `components`"
             )
         self.mean.copy_(flat.mean(0))
-        with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
+        with torch.random.fork_rng(
+            devices=[x.device] if x.is_cuda else []
+        ):  # svd_lowrank draws from the global generator
             torch.manual_seed(seed)
             _, _, v = torch.svd_lowrank(flat - self.mean, q=components + 16, niter=2)
         self.basis.copy_(v.T[:components])

@@ -85,8 +85,8 @@ class Judge(nn.Module):
 class AvatarJudge(Judge):
     """The judge of the avatars, with the weights that ship with the package, frozen.
 
-    Trained on uniform renders of its own split: it has seen every combination of attributes, and no image that prior,
-    classifiers or generator were trained on.
+    Trained on uniform renders of its own split, drawn independently of what prior, classifiers and generator were
+    trained on; it has seen every combination of attributes.
 
     Args:
         weights: another file exported by `lcg fit --config configs/judge/avatars.yaml`; None for the shipped one.

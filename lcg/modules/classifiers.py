@@ -18,9 +18,10 @@ from lcg.diffusion import diffuse
 from lcg.metrics.calibration import BandedCalibration
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.optimizer import adamw
+from lcg.modules.ranks import draw_own_noise
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import ScheduleName, make_schedule, stratified_times
-from lcg.nets.heads import log_likelihoods
+from lcg.nets.heads import mean_negative_log_likelihood
 
 
 class ClassifierModule(LightningModule):
@@ -63,16 +64,16 @@ class ClassifierModule(LightningModule):
         )
         self.calibration = BandedCalibration(data.schema, BANDS)
 
+    def on_fit_start(self) -> None:
+        draw_own_noise(self)
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0, labels = batch["z_0"], batch["labels"]
         t = stratified_times(len(z_0), device=z_0.device)
         outputs = self.classifier(diffuse(self.schedule, z_0, t, torch.randn_like(z_0)), t)
-        loss = self._loss(outputs, labels)
+        loss = mean_negative_log_likelihood(self.classifier.schema, outputs, labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
-
-    def _loss(self, outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        return -log_likelihoods(self.classifier.schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         z_0, labels = batch["z_0"], batch["labels"]
@@ -82,7 +83,7 @@ class ClassifierModule(LightningModule):
             t = band_times(band, len(z_0), z_0.device)
             eps = torch.randn(z_0.shape, generator=generator).to(z_0)
             outputs = self.classifier(diffuse(self.schedule, z_0, t, eps), t)
-            losses.append(self._loss(outputs, labels))
+            losses.append(mean_negative_log_likelihood(self.classifier.schema, outputs, labels))
             self.calibration.update(outputs, labels, band)
             self.log(f"val/loss/{band_name(band)}", losses[-1], batch_size=len(z_0), sync_dist=True)
         self.log("val/loss", torch.stack(losses).mean(), batch_size=len(z_0), sync_dist=True, prog_bar=True)

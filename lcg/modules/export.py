@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -28,6 +29,19 @@ class ExportWeights(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = path
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raises OSError now when the file cannot be written, rather than after the training."""
+        path = Path(self.path)
+        if stage == "fit" and trainer.is_global_zero:
+            if path.is_dir():
+                raise IsADirectoryError(
+                    f"`path` must be a file, got the folder {path}; add a name such as weights.safetensors"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            probe = path.with_name(f".{path.name}.writable")
+            probe.touch()
+            probe.unlink()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""`lcg fit` of the judge: an image classifier trained on fresh uniform renders, never on what guides.
+"""`lcg fit` of the judge: an image classifier trained on uniform renders of its own split, not on what guides.
 
 Images are shifted by up to a pixel and noised a little, so that the judge looks at parts rather than at single pixels.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from lcg.data.imagemodule import ImageDataModule
 from lcg.metrics.judge import Judge
 from lcg.modules.optimizer import adamw
-from lcg.nets.heads import log_likelihoods, predict_labels
+from lcg.nets.heads import mean_negative_log_likelihood, predict_labels
 
 
 class JudgeModule(LightningModule):
@@ -55,7 +55,7 @@ class JudgeModule(LightningModule):
         strength = self.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
         x = torch.roll(x, shift, dims=(2, 3)) + strength * torch.randn_like(x)
         outputs = self.judge(x.contiguous(memory_format=torch.channels_last))
-        loss = -log_likelihoods(self.judge.schema, outputs, labels).sum() / (~labels.isnan()).sum()
+        loss = mean_negative_log_likelihood(self.judge.schema, outputs, labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -64,6 +64,8 @@ class JudgeModule(LightningModule):
         predicted = predict_labels(self.judge.schema, self.judge(batch["x"]))
         for j, attribute in enumerate(self.judge.schema):
             known = ~labels[:, j].isnan()
+            if not bool(known.any()):
+                continue
             right = (predicted[:, j] == labels[:, j])[known].float().mean()
             self.log(f"val/accuracy/{attribute.name}", right, batch_size=int(known.sum()), sync_dist=True)
         same = (predicted == labels) | (predicted.isnan() & labels.isnan())

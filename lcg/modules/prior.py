@@ -17,6 +17,7 @@ from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.optimizer import adamw
+from lcg.modules.ranks import draw_own_noise
 from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName, logit_normal_times, stratified_times
 
 
@@ -63,6 +64,9 @@ class PriorModule(LightningModule):
             return
         shape = LatentDataModule.of(self.trainer).latent_shape
         self.denoiser = LatentDenoiser(shape, self.width, self.depth, self.prediction, self.schedule, self.dropout)
+
+    def on_fit_start(self) -> None:
+        draw_own_noise(self)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0 = batch["z_0"]

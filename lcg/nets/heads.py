@@ -60,6 +60,13 @@ def log_likelihoods(
     return torch.stack([log_likelihood(a, outputs[a.name], labels[:, j]) for j, a in enumerate(schema)], dim=1)
 
 
+def mean_negative_log_likelihood(
+    schema: Schema, outputs: HeadOutputs, labels: Float[Tensor, "batch attributes"]
+) -> Float[Tensor, ""]:
+    """The loss of a classifier: -log p(y_j) averaged over all known labels of a batch; 0 when none is known."""
+    return -log_likelihoods(schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
+
+
 def predict_labels(schema: Schema, outputs: HeadOutputs) -> Float[Tensor, "batch attributes"]:
     """The most probable labels; NaN for a detail that by these does not apply, such as the beard colour of no beard."""
     columns: dict[str, Tensor] = {}

@@ -177,6 +177,14 @@ def test_seeds_are_repetitions_with_other_samples(demo, judge: str, tmp_path: Pa
         (("--seeds", "[]"), TASKS, "`tasks` and `seeds` must each hold at least one entry"),
         ((), ["generate/glases"], "did you mean 'glasses'"),
         ((), ["sing"], "expected unconditional, reconstruction, generate/FORMULA"),
+        ((), ["generate/glasses & ~glasses"], "contradicts itself"),
+        ((), ["generate/hat & long_hair"], "holds for none of"),
+        ((), ["edit/hair_color=red"], "must each change another binary attribute"),
+        ((), ["edit/+hat -hat"], "must each change another binary attribute"),
+        (("--source_formula", "~hat"), ["edit/-hat"], "holds for none of"),
+        (("--editing.tau", "0"), TASKS, "`tau` must be > 0"),
+        (("--guidance.max_step", "0"), TASKS, "`max_step` must be > 0"),
+        (("--sizes.samples", "4"), TASKS, "must be above 6, the judge's features"),
         (("--source_formula", "~hatt"), TASKS, "did you mean 'hat'"),
         (("--store", "nowhere"), TASKS, "no latent store at nowhere"),
         (("--prior", "nowhere.ckpt"), TASKS, "no denoiser at nowhere.ckpt"),
@@ -232,3 +240,10 @@ def test_a_cell_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert cells.rows == [] and list((tmp_path / "cells").iterdir()) == []
     cells.measure("lcg", "task", 0, lambda: [("task", Figure("sharp", 0.5, float("nan"), 4))])
     assert cells.rows == [("lcg", "task", "sharp", 0.5, None, 4, 0)]
+
+
+def test_a_method_without_an_answer_is_left_out_and_named(demo, judge: str, tmp_path: Path) -> None:
+    assert bench(demo, tmp_path, judge, tasks=["generate/glasses | hat"]) == 0
+    assert {row["method"] for row in results(tmp_path)} == {"lcg", "real"}
+    notes = json.loads((tmp_path / "provenance.json").read_text())["notes"]
+    assert "arithmetic has no answer to generate/glasses | hat and is left out there." in notes

@@ -65,22 +65,6 @@ def test_accuracy_and_calibration_are_reported_for_every_band(tmp_path: Path, ti
         assert f"val/accuracy/age/{band}" not in metrics  # of a continuous attribute there is none
 
 
-def test_a_batch_without_labels_has_no_loss_and_no_gradient(tmp_path: Path, tiny_store) -> None:
-    trainer = fit(tmp_path, LatentDataModule(tiny_store(), batch_size=128), steps=1)
-    module = trainer.lightning_module
-    outputs = module.classifier(torch.randn(5, 4), torch.rand(5))
-    loss = module._loss(outputs, torch.full((5, 3), torch.nan))
-    assert float(loss) == 0.0
-
-
-def test_missing_labels_do_not_count(tmp_path: Path, tiny_store) -> None:
-    module = fit(tmp_path, LatentDataModule(tiny_store(), batch_size=128), steps=1).lightning_module
-    z, t = torch.randn(6, 4), torch.rand(6)
-    outputs, labels = module.classifier(z, t), torch.tensor([[1.0, 2.0, 0.5]]).repeat(6, 1)
-    labels[3:] = torch.nan
-    few = {name: output[:3] for name, output in outputs.items()}
-    assert torch.allclose(module._loss(outputs, labels), module._loss(few, labels[:3]))
-
 
 @pytest.mark.parametrize("what", ["prior", "classifier"])
 @pytest.mark.parametrize("command", ["validate", "test"])

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcg.nets.heads import log_likelihood, log_likelihoods, predict_labels, split_outputs
+from lcg.nets.heads import (
+    log_likelihood,
+    log_likelihoods,
+    mean_negative_log_likelihood,
+    predict_labels,
+    split_outputs,
+)
 from lcg.schema import Attribute, Schema
 
 NAN = math.nan
@@ -108,3 +114,13 @@ def test_predicted_labels_maximise_the_likelihood(schema: Schema) -> None:
         other = torch.stack([torch.randint(high, (50,)).float() for high in (2, 3, 5, 2)], dim=1)
         other = torch.where(predicted.isnan(), NAN, other + (torch.arange(4) == 2) * 0.1 * seed)
         assert (log_likelihoods(schema, outputs, other) <= best).all()
+
+
+def test_the_loss_averages_over_known_labels_only() -> None:
+    schema = Schema((Attribute("a"), Attribute("b", "categorical", ("x", "y", "z"))))
+    outputs = {"a": torch.tensor([0.3, -2.0, 5.0]), "b": torch.randn(3, 3, generator=torch.Generator().manual_seed(0))}
+    labels = torch.tensor([[1.0, 2.0], [0.0, torch.nan], [torch.nan, torch.nan]])
+    each = log_likelihoods(schema, outputs, labels)
+    expected = -(each[0, 0] + each[0, 1] + each[1, 0]) / 3
+    torch.testing.assert_close(mean_negative_log_likelihood(schema, outputs, labels), expected)
+    assert float(mean_negative_log_likelihood(schema, outputs, torch.full((3, 2), torch.nan))) == 0.0
