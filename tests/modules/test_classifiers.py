@@ -65,7 +65,6 @@ def test_accuracy_and_calibration_are_reported_for_every_band(tmp_path: Path, ti
         assert f"val/accuracy/age/{band}" not in metrics  # of a continuous attribute there is none
 
 
-
 @pytest.mark.parametrize("what", ["prior", "classifier"])
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_a_checkpoint_s_figures_can_be_asked_for_by_the_command_line(
