@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lcg.benchmarks.evaluator import Figure
+from lcg.data.atomic import write_atomic
 
 COLUMNS = ("method", "task", "metric", "value", "stderr", "n", "seed")
 
@@ -55,7 +56,8 @@ class Cells:
         """
         path = self._path(["rows", method, task, seed], depends)
         if not path.is_file():
-            _store(path, [(method, name, *_plain(figure), seed) for name, figure in make()])
+            rows = [(method, name, *_plain(figure), seed) for name, figure in make()]
+            write_atomic(path, json.dumps(rows).encode())
         self.rows += [tuple(row) for row in json.loads(path.read_text())]
 
     def picture(
@@ -80,9 +82,8 @@ class Cells:
             image, title, caption = make()
             file = f"pictures/{kind}-{method}-{path.stem}.png"
             image.save(self.folder / file)
-            _store(
-                path, {"file": file, "kind": kind, "method": method, "task": task, "title": title, "caption": caption}
-            )
+            entry = {"file": file, "kind": kind, "method": method, "task": task, "title": title, "caption": caption}
+            write_atomic(path, json.dumps(entry).encode())
         self.pictures.append(json.loads(path.read_text()))
 
     def _path(self, what: list[Any], depends: tuple[str, ...]) -> Path:
@@ -98,13 +99,6 @@ class Cells:
             writer.writerows([["" if v is None else v for v in row] for row in self.rows])
         (self.folder / "pictures.json").write_text(json.dumps(self.pictures, indent=2) + "\n")
         (self.folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-
-
-def _store(path: Path, content: Any) -> None:
-    """Writes JSON; the file appears whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
 
 
 def _plain(figure: Figure) -> tuple[str, float, float | None, int]:

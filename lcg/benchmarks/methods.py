@@ -12,8 +12,6 @@ from torch import Tensor
 
 from lcg.baselines.latent_arithmetic import LatentArithmetic
 from lcg.benchmarks.tasks import Edit, Generate
-from lcg.diffusion import generators
-from lcg.editing import edit_sequence
 from lcg.guidance import Atom, Not
 from lcg.pipeline import Pipeline
 
@@ -62,8 +60,7 @@ class LCG(Method):
         return self.pipeline.sample(seeds, task.formula)
 
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
-        editor = self.pipeline.editor(generators(range(len(z_0))))
-        return [result.z_0 for result in edit_sequence(editor, z_0, task.edits, labels)]
+        return [result.z_0 for result in self.pipeline.edit_latents(z_0, task.words, labels)]
 
 
 class Arithmetic(Method):
