@@ -1,6 +1,6 @@
-"""The exact log-probability of a formula, given what a classifier says about each attribute.
+"""The exact log-probability of a formula, given what a classifier says about the attributes.
 
-Distinct attributes are taken to be independent given z_t, so that the formula's probability is a weighted model count
+When distinct attributes are independent given z_t, the formula's probability is a weighted model count
 
     P(F | z_t) = sum_{v satisfies F} prod_j p(v_j | z_t)
 
@@ -17,6 +17,13 @@ rewritings give the same numbers and the same gradients. All of it is in log spa
 `~F` exchanges the diagram's leaves and is never computed as log(1 - P). Conjuncts without a common attribute have a
 diagram each, and their logarithms add up: a plain conjunction of distinct attributes is the sum of its atoms'
 log-probabilities, as in the paper (Shi et al. 2023, arXiv:2304.12536).
+
+Independence given z_t is an approximation. A joint head is a mixture of products, and the formula's probability under
+it is the mixture of what independence gives within each component,
+
+    P(F | z_t) = sum_k pi_k(z_t) P_k(F | z_t),
+
+as exact as the head, at the price of K evaluations of diagrams that cost next to nothing.
 """
 
 import math
@@ -30,21 +37,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from lcg.guidance.formula import And, Atom, Beyond, Formula, Not, Or, Weighted
+from lcg.nets.heads import JointOutputs
 from lcg.schema import Attribute, unknown_name
 
 FALSE, TRUE = 0, 1  # the leaves of every diagram
 MAX_NODES = 20_000  # a diagram this large comes from a formula that nobody wants to evaluate at every step
 
 
-def log_probability(formula: Formula, outputs: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
-    """log P(formula | z_t), exact when distinct attributes are independent given z_t.
+def log_probability(formula: Formula, outputs: Mapping[str, Tensor] | JointOutputs) -> Float[Tensor, " batch"]:
+    """log P(formula | z_t), exact for the distribution of the attributes that the outputs stand for.
 
     To evaluate one formula often, compile it once: `CompiledFormula(formula)(outputs)`.
 
     Args:
         formula: what should hold. Weighted conjuncts count w_i log P(conjunct_i); the others are taken jointly.
         outputs: a classifier's raw outputs by attribute: binary (B,) logits, categorical (B, C) logits, continuous (B,
-            2) = (mean, log-variance).
+            2) = (mean, log-variance), independent; or a joint head's.
 
     Returns:
         (B,), at most 0 up to rounding; -inf for a formula that can never hold. Float64 for float64 outputs, else
@@ -67,6 +75,7 @@ class CompiledFormula:
 
     Attributes:
         satisfiable: False if a conjunct can never hold, whatever the labels: its log-probability is -inf.
+        tautological: True if the formula holds whatever the labels: its log-probability is 0 everywhere.
     """
 
     def __init__(self, formula: Formula) -> None:
@@ -87,16 +96,38 @@ class CompiledFormula:
         elif diagram.root != TRUE:
             self.diagrams.append((weight, diagram))
 
-    def __call__(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+    @property
+    def tautological(self) -> bool:
+        return self.satisfiable and not self.literals and not self.diagrams
+
+    def __call__(self, outputs: Mapping[str, Tensor] | JointOutputs) -> Float[Tensor, " batch"]:
         """The log-probability (B,); see `log_probability`."""
-        heads = {a.attribute.name: _head(a.attribute, outputs) for a in self.formula.atoms()}
-        total = next(iter(heads.values())).new_zeros(len(next(iter(heads.values()))))
+        if isinstance(outputs, JointOutputs):
+            independent, mix = outputs.rows(), outputs.mix
+        else:
+            independent, mix = outputs, _as_it_is
+        heads = {a.attribute.name: _head(a.attribute, independent) for a in self.formula.atoms()}
+        # Conjuncts without a weight hold together, in one component; one with a weight is climbed by itself.
+        together, apart = [], []
         for weight, literals in self.literals.items():
             signed = torch.stack([heads[a.name] if wanted else -heads[a.name] for a, wanted in literals], dim=-1)
-            total = total + weight * functional.logsigmoid(signed).sum(-1)  # all of them in one kernel
+            log_p = functional.logsigmoid(signed)  # all of them in one kernel
+            if weight == 1.0:
+                together.append(log_p.sum(-1))
+            else:
+                apart.append(weight * mix(log_p).sum(-1))
         for weight, diagram in self.diagrams:
-            total = total + weight * diagram.log_probability(heads)
-        return total if self.satisfiable else total - math.inf
+            if weight == 1.0:
+                together.append(diagram.log_probability(heads))
+            else:
+                apart.append(weight * mix(diagram.log_probability(heads)))
+        if together:
+            apart.append(mix(_sum(together)))
+        if not apart or not self.satisfiable:
+            head = next(iter(heads.values()))
+            certain = mix(head.new_zeros(len(head)))
+            return certain if self.satisfiable else certain - math.inf
+        return _sum(apart)
 
 
 @dataclass(frozen=True)
@@ -334,6 +365,17 @@ def _log_sum(logs: list[Tensor]) -> Tensor:
     if len(logs) == 1:
         return logs[0]
     return torch.logaddexp(*logs) if len(logs) == 2 else torch.logsumexp(torch.stack(logs), dim=0)
+
+
+def _as_it_is(log_p: Tensor) -> Tensor:
+    return log_p
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _domains(atoms: Iterable[Atom]) -> list[Domain]:

@@ -10,6 +10,7 @@ on, everything is in float32 at least.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -18,14 +19,17 @@ from torch import Tensor
 from lcg.diffusion.process import Denoiser
 from lcg.guidance.formula import Formula
 from lcg.guidance.probability import CompiledFormula
-from lcg.nets.heads import HeadOutputs, log_likelihood
+from lcg.nets.heads import Outputs, in_float, log_likelihood, marginals, tensors
 from lcg.schema import Attribute, Schema, unknown_name
 
-Classifier = Callable[[Tensor, Tensor], HeadOutputs]
-"""classifier(z_t, t) -> raw outputs by attribute; such as `lcg.nets.TimeConditionedClassifier`."""
+Classifier = Callable[[Tensor, Tensor], Outputs]
+"""classifier(z_t, t) -> outputs of its heads, independent or joint; such as `lcg.nets.TimeConditionedClassifier`."""
 
-Readout = Callable[[HeadOutputs], Tensor]
+Readout = Callable[[Outputs], Tensor]
 """readout(outputs) -> log-probability (B,)."""
+
+Dependence = Literal["joint", "independent"]
+"""How several attributes are read from a joint head: as it models them, or by their marginals alone."""
 
 
 class Term(ABC):
@@ -118,18 +122,18 @@ class ClassifierTerm(Term):
             RuntimeError: the classifier's outputs are cut off from z_t.
         """
         outputs = self.classifier(z_t, t)
-        if torch.is_grad_enabled() and z_t.requires_grad and not any(o.requires_grad for o in outputs.values()):
+        if torch.is_grad_enabled() and z_t.requires_grad and not any(o.requires_grad for _, o in tensors(outputs)):
             raise RuntimeError("the classifier's outputs have no gradient; run it without torch.no_grad() or detach()")
         with torch.autocast(z_t.device.type, enabled=False):
-            outputs = {name: o if o.dtype == torch.float64 else o.float() for name, o in outputs.items()}
+            outputs = in_float(outputs)
             total: Tensor = sum((weight * readout(outputs) for readout, weight in self.readouts), z_t.new_zeros(()))
         if not torch.isfinite(total).all():
             raise ValueError(self._not_finite(outputs, total.detach(), t))
         return total
 
-    def _not_finite(self, outputs: HeadOutputs, total: Tensor, t: Tensor) -> str:
+    def _not_finite(self, outputs: Outputs, total: Tensor, t: Tensor) -> str:
         row = int(torch.nonzero(~torch.isfinite(total))[0])
-        bad = [repr(name) for name, output in outputs.items() if not torch.isfinite(output[row]).all()]
+        bad = [repr(name) for name, output in tensors(outputs) if not torch.isfinite(output[row]).all()]
         cause = (
             f"the classifier's output for {', '.join(bad)} is not finite" if bad else "the log-probability overflows"
         )
@@ -140,26 +144,38 @@ class ClassifierTerm(Term):
 
 
 class FormulaReadout:
-    """log P(formula | z_t), exact for independent distinct attributes; see `lcg.guidance.probability`.
+    """log P(formula | z_t), exact for what the classifier models; see `lcg.guidance.probability`.
 
     Args:
         formula: what should hold.
+        dependence: `joint` takes a joint head as it is. `independent` reads it through its marginals, as if attributes
+            were independent given z_t: the usual sum of classifiers, an approximation that is biased wherever they are
+            not. Heads that are independent anyway are read alike by both.
 
     Raises:
-        ValueError: the formula, or one of its weighted conjuncts, can never hold.
+        ValueError: the formula, or one of its weighted conjuncts, can never hold; or it always does.
     """
 
-    def __init__(self, formula: Formula) -> None:
-        self.formula, self.compiled = formula, CompiledFormula(formula)
+    def __init__(self, formula: Formula, dependence: Dependence = "joint") -> None:
+        if dependence not in get_args(Dependence):
+            raise unknown_name("dependence", dependence, get_args(Dependence), "a formula's readout")
+        self.formula, self.dependence, self.compiled = formula, dependence, CompiledFormula(formula)
         if not self.compiled.satisfiable:
             raise ValueError(f"the formula must be one that can hold, got {str(formula)!r}, which contradicts itself")
+        if self.compiled.tautological:
+            raise ValueError(
+                f"the formula must be one that can fail, got {str(formula)!r}, which always holds; "
+                "sample without a formula instead"
+            )
 
-    def __call__(self, outputs: HeadOutputs) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
+        if self.dependence == "independent":
+            outputs = marginals([atom.attribute for atom in self.formula.atoms()], outputs)
         return self.compiled(outputs)
 
 
 class LabelReadout:
-    """sum_j w_j log p(y_j | z_t): keeps labels as they are.
+    """sum_j w_j log p(y_j | z_t): keeps labels as they are, each by its own marginal.
 
     Args:
         schema: the labels' columns.
@@ -195,7 +211,8 @@ class LabelReadout:
         self._others = [(j, a) for j, a in columns if a.kind != "binary"]
         self._weights: list[float] = weights.expand(len(schema)).tolist()
 
-    def __call__(self, outputs: HeadOutputs) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
+        outputs = marginals([attribute for _, attribute in (*self._binary, *self._others)], outputs)
         for _, attribute in (*self._binary, *self._others):
             if attribute.name not in outputs:
                 raise unknown_name("attribute", attribute.name, outputs, "the classifier")
@@ -225,14 +242,21 @@ def gradient(
     Raises:
         RuntimeError: called under torch.inference_mode.
     """
+    return value_and_gradient(log_prob, z_t)[1]
+
+
+def value_and_gradient(
+    log_prob: Callable[[Tensor], Tensor], z_t: Float[Tensor, "batch *latent"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *latent"]]:
+    """A log-probability (B,), detached, and its `gradient` (B, *latent), by one evaluation."""
     refuse_inference_mode()
     with torch.enable_grad():
         z = leaf(z_t)
-        total = log_prob(z).sum()
-        if not total.requires_grad:
-            return torch.zeros_like(z_t)
-        (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
-    return grad
+        value = log_prob(z)
+        if not value.requires_grad:
+            return value, torch.zeros_like(z_t)
+        (grad,) = torch.autograd.grad(value.sum(), z, materialize_grads=True)
+    return value.detach(), grad
 
 
 def leaf(z_t: Float[Tensor, "batch *latent"]) -> Float[Tensor, "batch *latent"]:

@@ -5,18 +5,27 @@ Trained with cross-entropy on z_t at t ~ U(0, 1), its optimum is the exact noisy
     p_phi(y | z_t, t) = E[p(y | z_0) | z_t],
 
 whose gradient is what Bayes' rule adds to the prior's score (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4). All
-attributes share one trunk; each has a head (see `lcg.nets.heads`).
+attributes share one trunk; each has a head, or `components` heads that model the attributes jointly (see
+`lcg.nets.heads`). After training a temperature per noise level, fitted on validation data, divides every output,
+
+    u -> u / T(t),      log T linear between evenly spaced levels of t
+
+(Guo et al. 2017, arXiv:1706.04599, section 4.2): it is 1 until then.
 """
 
 import math
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lcg.nets.blocks import SkipPerceptron
-from lcg.nets.heads import HeadOutputs, split_outputs
+from lcg.nets.heads import HeadOutputs, JointOutputs, Outputs, split_outputs
 from lcg.schema import Schema
+
+LEVELS = 6
+"""Noise levels t = 0, .2, ..., 1 at which the temperature is fitted."""
 
 
 class TimeConditionedClassifier(nn.Module):
@@ -28,30 +37,81 @@ class TimeConditionedClassifier(nn.Module):
         width: hidden width.
         depth: residual blocks.
         dropout: in training.
+        components: of the joint head; 1 takes attributes to be independent given z_t.
+
+    Raises:
+        ValueError: components < 1.
     """
 
+    log_temperature: Tensor
+
     def __init__(
-        self, latent_shape: tuple[int, ...], schema: Schema, width: int = 256, depth: int = 2, dropout: float = 0.0
+        self,
+        latent_shape: tuple[int, ...],
+        schema: Schema,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.0,
+        components: int = 1,
     ) -> None:
         super().__init__()
+        if components < 1:
+            raise ValueError(
+                f"`components` must be at least 1, got {components}; 1 is independent attributes, 16 joint"
+            )
         self.config: dict[str, Any] = {
             "latent_shape": list(latent_shape),
             "schema": schema.to_dict(),
             "width": width,
             "depth": depth,
             "dropout": dropout,
+            "components": components,
         }
-        self.latent_shape, self.schema = tuple(latent_shape), schema
-        outputs = sum(attribute.outputs for attribute in schema)
-        self.net = SkipPerceptron(math.prod(latent_shape), outputs, width, depth, dropout=dropout)
+        self.latent_shape, self.schema, self.components = tuple(latent_shape), schema, components
+        self.register_buffer("log_temperature", torch.zeros(LEVELS))
+        heads = components * sum(attribute.outputs for attribute in schema)
+        mixture = components if components > 1 else 0
+        self.net = SkipPerceptron(math.prod(latent_shape), heads + mixture, width, depth, dropout=dropout)
         nn.init.zeros_(self.net.output.weight)
         nn.init.zeros_(self.net.output.bias)
+        if components > 1:
+            nn.init.normal_(self.net.output.bias[:heads])  # equal components would stay equal
 
-    def forward(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> HeadOutputs:
-        """Raw head outputs by attribute. Raises ValueError when the latents have another shape than the network."""
+    def forward(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Outputs:
+        """Outputs at z_t, tempered. Raises ValueError when the latents have another shape than the network."""
         if tuple(z_t.shape[1:]) != self.latent_shape:
             raise ValueError(
                 f"the classifier was trained on latents of shape {self.latent_shape}, got {tuple(z_t.shape[1:])}; "
                 "use the classifier that was fitted on this store"
             )
-        return split_outputs(self.schema, self.net(z_t.flatten(1), t))
+        flat, log_temperature = self.net(z_t.flatten(1), t), self.log_temperature_at(t)
+        if self.components == 1:
+            return self._tempered(split_outputs(self.schema, flat), log_temperature)
+        flat, weights = flat.tensor_split([flat.shape[1] - self.components], dim=1)
+        log_temperature = log_temperature[:, None]
+        heads = split_outputs(self.schema, flat.unflatten(1, (self.components, -1)))
+        return JointOutputs(
+            (weights * torch.exp(-log_temperature)).log_softmax(1), self._tempered(heads, log_temperature)
+        )
+
+    def log_temperature_at(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " times"]:
+        """log T(t), linear between the levels; (1,) where all times are one."""
+        t = t[:1] if t.stride(0) == 0 else t
+        position = (t.to(self.log_temperature) * (LEVELS - 1)).clamp(0, LEVELS - 1)
+        below = position.long().clamp(max=LEVELS - 2)
+        return torch.lerp(self.log_temperature[below], self.log_temperature[below + 1], position - below)
+
+    def _tempered(self, heads: HeadOutputs, log_temperature: Tensor) -> HeadOutputs:
+        """u / T; a normal distribution keeps its mean, and its standard deviation is multiplied by T."""
+        scale = torch.exp(-log_temperature)
+        tempered: HeadOutputs = {}
+        for attribute in self.schema:
+            head = heads[attribute.name]
+            if attribute.kind == "binary":
+                tempered[attribute.name] = head * scale
+            elif attribute.kind == "categorical":
+                tempered[attribute.name] = head * scale[..., None]
+            else:
+                mean, log_variance = head.unbind(-1)
+                tempered[attribute.name] = torch.stack((mean, log_variance + 2 * log_temperature), dim=-1)
+        return tempered

@@ -1,11 +1,21 @@
-"""What the outputs of an attribute head mean: log-likelihoods of labels, and predictions.
+"""What the outputs of attribute heads mean: log-likelihoods of labels, and predictions.
 
 One head per attribute of the schema: a logit u with p(y=1) = sigmoid(u); logits with p(y=c) = softmax(u)_c; or mean and
-log-variance of a normal distribution. Missing labels (NaN) contribute nothing. Everything is computed in float32 at
-least, with logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at u = -90 and 1 - sigmoid(u) is 0 at u = 17.
+log-variance of a normal distribution. Plain `HeadOutputs` take attributes to be independent given z_t. Attributes that
+are independent given z_0 are not so given z_t, and `JointOutputs` model them together, as a mixture of products,
+
+    p(y | z_t) = sum_k pi_k(z_t) prod_j p(y_j | u_jk(z_t))
+
+(a latent class model, Lazarsfeld & Henry 1968, with z_t in the place of a constant; two components represent every
+dependence of two binary attributes, 2^(n-1) of n). Its marginals and the probability of any formula are sums over k of
+what independent heads give, and a missing label (NaN) drops out of its product: no sum over its values is needed, as it
+would be for an autoregressive head, and no table that grows as 2^n. Everything is computed in float32 at least, with
+logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at u = -90 and 1 - sigmoid(u) is 0 at u = 17.
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,7 +28,80 @@ HeadOutputs = dict[str, Tensor]
 """Raw outputs by attribute name: binary (B,), categorical (B, C), continuous (B, 2) = (mean, log-variance)."""
 
 
-def split_outputs(schema: Schema, flat: Float[Tensor, "batch outputs"]) -> HeadOutputs:
+@dataclass(frozen=True)
+class JointOutputs:
+    """A mixture of products over all attributes; see the module's equation.
+
+    Attributes:
+        log_weights: log pi_k (B, K), normalised.
+        heads: raw outputs of every component, binary (B, K), categorical (B, K, C), continuous (B, K, 2).
+    """
+
+    log_weights: Tensor
+    heads: HeadOutputs
+
+    def rows(self) -> HeadOutputs:
+        """The components one below the other, (B K, ...): independent heads, K rows for each row of the batch."""
+        return {name: head.flatten(0, 1) for name, head in self.heads.items()}
+
+    def mix(self, log_p: Float[Tensor, "rows *event"]) -> Float[Tensor, "batch *event"]:
+        """log sum_k pi_k exp(log_p_k), (B, ...), of what `rows` gave, (B K, ...)."""
+        batch, components = self.log_weights.shape
+        log_weights = self.log_weights.reshape(batch, components, *(1,) * (log_p.ndim - 1))
+        return (log_weights + log_p.unflatten(0, (batch, components))).logsumexp(1)
+
+
+Outputs = HeadOutputs | JointOutputs
+"""What a classifier of noised latents gives: attributes independent given z_t, or joint."""
+
+
+def tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the outputs with the name of its attribute; the mixture's weights are `joint`."""
+    if isinstance(outputs, JointOutputs):
+        yield "joint", outputs.log_weights
+        outputs = outputs.heads
+    yield from outputs.items()
+
+
+def in_float(outputs: Outputs) -> Outputs:
+    """The outputs in float32 at least, whatever precision the network ran in."""
+    if isinstance(outputs, JointOutputs):
+        heads = {name: _float(head) for name, head in outputs.heads.items()}
+        return JointOutputs(_float(outputs.log_weights), heads)
+    return {name: _float(head) for name, head in outputs.items()}
+
+
+def _float(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def marginals(attributes: Iterable[Attribute], outputs: Outputs) -> HeadOutputs:
+    """These attributes, such as those of a schema, each by itself.
+
+    Binary and categorical ones have the logits of their exact marginals, continuous ones the mean and variance.
+    Independence of the attributes, with these, is the approximation that the joint head is there to avoid.
+    """
+    if not isinstance(outputs, JointOutputs):
+        return outputs
+    pi, single = outputs.log_weights, {}
+    for attribute in attributes:
+        if attribute.name not in outputs.heads:
+            continue  # whoever needs it will say so
+        u = _float(outputs.heads[attribute.name])
+        if attribute.kind == "binary":
+            single[attribute.name] = (pi + functional.logsigmoid(u)).logsumexp(1) - (
+                pi + functional.logsigmoid(-u)
+            ).logsumexp(1)
+        elif attribute.kind == "categorical":
+            single[attribute.name] = (pi[..., None] + u.log_softmax(-1)).logsumexp(1)
+        else:
+            mean = (pi.exp() * u[..., 0]).sum(1)
+            variance = (pi.exp() * (u[..., 1].exp() + (u[..., 0] - mean[:, None]).square())).sum(1)
+            single[attribute.name] = torch.stack((mean, variance.log()), dim=-1)
+    return single
+
+
+def split_outputs(schema: Schema, flat: Float[Tensor, "*batch outputs"]) -> HeadOutputs:
     """Cuts the concatenated outputs of all heads, in schema order, into one entry per attribute."""
     outputs: HeadOutputs = {}
     parts = flat.split([attribute.outputs for attribute in schema], dim=-1)
@@ -60,15 +143,29 @@ def log_likelihoods(
     return torch.stack([log_likelihood(a, outputs[a.name], labels[:, j]) for j, a in enumerate(schema)], dim=1)
 
 
+def joint_log_likelihood(
+    schema: Schema, outputs: Outputs, labels: Float[Tensor, "batch attributes"]
+) -> Float[Tensor, " batch"]:
+    """log p(y | outputs) of all known labels of a row together, (B,); 0 when none is known."""
+    if not isinstance(outputs, JointOutputs):
+        return log_likelihoods(schema, outputs, labels).sum(1)
+    labels = labels.repeat_interleave(outputs.log_weights.shape[1], dim=0)
+    return outputs.mix(log_likelihoods(schema, outputs.rows(), labels).sum(1))
+
+
 def mean_negative_log_likelihood(
-    schema: Schema, outputs: HeadOutputs, labels: Float[Tensor, "batch attributes"]
+    schema: Schema, outputs: Outputs, labels: Float[Tensor, "batch attributes"]
 ) -> Float[Tensor, ""]:
-    """The loss of a classifier: -log p(y_j) averaged over all known labels of a batch; 0 when none is known."""
-    return -log_likelihoods(schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
+    """The loss of a classifier: -log p(y) per known label, averaged over a batch; 0 when none is known."""
+    return -joint_log_likelihood(schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
 
 
-def predict_labels(schema: Schema, outputs: HeadOutputs) -> Float[Tensor, "batch attributes"]:
-    """The most probable labels; NaN for a detail that by these does not apply, such as the beard colour of no beard."""
+def predict_labels(schema: Schema, outputs: Outputs) -> Float[Tensor, "batch attributes"]:
+    """The most probable labels; NaN for a detail that by these does not apply, such as the beard colour of no beard.
+
+    Each attribute's own most probable value, by its marginal: not the mode of a joint head.
+    """
+    outputs = marginals(schema, outputs)
     columns: dict[str, Tensor] = {}
     for attribute in schema:
         output = outputs[attribute.name]

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -114,9 +115,17 @@ def test_latents_of_any_shape() -> None:
     assert (term.score(z, T) - 0.5).abs().max() < 1e-6
 
 
-def test_a_formula_that_always_holds_gives_no_score() -> None:
-    readout = FormulaReadout(parse("glasses | ~glasses", SCHEMA))
-    assert (ClassifierTerm(Heads(), [(readout, 1.0)]).score(latents(), T) == 0).all()
+def test_formulas_that_say_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one that can fail, got 'glasses \| ~glasses', which always holds"):
+        FormulaReadout(parse("glasses | ~glasses", SCHEMA))
+    with pytest.raises(ValueError, match="one that can hold, got 'glasses & ~glasses', which contradicts itself"):
+        FormulaReadout(parse("glasses & ~glasses", SCHEMA))
+
+
+def test_an_unknown_way_to_read_dependence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="unknown dependence 'jiont'; did you mean 'joint'"):
+        FormulaReadout(parse("glasses", SCHEMA), "jiont")  # type: ignore[arg-type]
 
 
 def test_score_of_a_latent_made_under_inference_mode() -> None:
