@@ -2,6 +2,22 @@
 
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing, time_grid
 from lcg.diffusion.samplers.ddim import DDIM
+from lcg.diffusion.samplers.ddpm import DDPM
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
+from lcg.diffusion.samplers.heun import Heun
+from lcg.diffusion.samplers.multistep import Multistep, recommended_order
+from lcg.diffusion.samplers.unipc import UniPC
 
-__all__ = ["DDIM", "DPMSolverPP2M", "Progress", "Sampler", "Spacing", "time_grid"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DPMSolverPP2M",
+    "Heun",
+    "Multistep",
+    "Progress",
+    "Sampler",
+    "Spacing",
+    "UniPC",
+    "recommended_order",
+    "time_grid",
+]

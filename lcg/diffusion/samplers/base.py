@@ -2,6 +2,10 @@
 
 A sampler carries z from t_start to t_end, asking the denoiser `steps` times, and returns z_0_hat of the last
 evaluation, which is made at t_end. Whether the denoiser is guided it never knows.
+
+Which times suit: see `Spacing`. Wide intervals in lambda_t at little noise are harmless, since z_0_hat hardly moves
+there; the grid "uniform" has them at both ends. "log_snr" and "karras" have none, and need fewer evaluations for the
+same accuracy when the ends are drawn in: with ten, t_start = 0.99 and t_end = 0.04 (`UniPC` gives figures).
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +21,13 @@ from lcg.diffusion.process import Denoiser, eps_from_z0, z0_from_eps
 from lcg.diffusion.schedule import Schedule
 
 Progress = Callable[[int, int], object]
-"""Called as progress(step, steps) after each step, step = 1, ..., steps."""
+"""Called as progress(step, steps) after each evaluation of the denoiser and what follows it, step = 1, ..., steps."""
 
-Spacing = Literal["uniform", "log_snr", "quadratic"]
+Spacing = Literal["uniform", "log_snr", "quadratic", "karras"]
+"""Even in t, in lambda_t, in sqrt(t), or in (sigma_t / alpha_t)^(1/7)."""
+
+RHO = 7.0
+"""The exponent of the spacing "karras", as in Karras et al. 2022, table 1."""
 
 
 def time_grid(
@@ -27,12 +35,15 @@ def time_grid(
 ) -> Float64[Tensor, " nodes"]:
     """A grid of steps + 1 decreasing times, from t_start to t_end inclusive.
 
+    The spacing "karras" is even in r^(1/rho), with r = sigma_t / alpha_t = exp(-lambda_t) the noise in units of the
+    signal and rho = 7 (Karras et al. 2022, arXiv:2206.00364, equation 5); rho -> infinity is "log_snr".
+
     Args:
-        schedule: gives lambda_t for the spacing "log_snr".
+        schedule: gives lambda_t for the spacings "log_snr" and "karras".
         steps: number of intervals.
         t_start: first time, below 1 where the schedule ends in pure noise.
         t_end: last time, above 0.
-        spacing: even in t ("uniform"), in lambda_t ("log_snr") or in sqrt(t) ("quadratic").
+        spacing: even in t ("uniform"), in lambda_t ("log_snr"), in sqrt(t) ("quadratic") or in r^(1/7) ("karras").
 
     Raises:
         ValueError: steps < 1, not 0 < t_end < t_start <= 1, no signal at t_start, or an unknown spacing.
@@ -55,6 +66,9 @@ def time_grid(
         grid = schedule.time(_between(schedule.log_snr(ends), fraction))
     elif spacing == "quadratic":
         grid = _between(ends.sqrt(), fraction).square()
+    elif spacing == "karras":
+        root = torch.exp(-schedule.log_snr(ends) / RHO)  # r^(1/rho)
+        grid = schedule.time(-RHO * _between(root, fraction).log())
     else:
         raise ValueError(f"`spacing` must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
     grid[0], grid[-1] = ends  # exactly, whatever the rounding of the inverse
@@ -101,7 +115,7 @@ class Sampler(ABC):
         self.times()  # refuses bad times now rather than at the first sample
 
     def times(self, t_start: float | None = None) -> Float64[Tensor, " steps"]:
-        """The times at which the denoiser is asked, decreasing; t_start overrides the sampler's own."""
+        """The times at which the denoiser is asked, never increasing; t_start overrides the sampler's own."""
         t_start = self.t_start if t_start is None else t_start
         return time_grid(self.schedule, self.steps - 1, t_start, self.t_end, self.spacing)
 
@@ -121,7 +135,7 @@ class Sampler(ABC):
             z: latents at t_start (B, *latent), float32 or float64: noise, a partly noised or an inverted source.
             generator: randomness of stochastic steps: none, one, or one per row.
             t_start: the time z is at, when it is not the sampler's own.
-            progress: called as progress(step, steps) after each step.
+            progress: called as progress(step, steps) after each evaluation.
 
         Returns:
             z_0 (B, *latent), with z's precision and device.

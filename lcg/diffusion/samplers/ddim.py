@@ -5,7 +5,9 @@ From t to s < t (Song et al. 2021, arXiv:2010.02502, equations 12 and 16, whose 
     z_s = alpha_s z_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std xi,        xi ~ N(0, I),
     std = eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2).
 
-eta = 0 is the probability-flow ODE and can be inverted; eta = 1 is ancestral (DDPM) sampling.
+eta = 0 is the probability-flow ODE and can be inverted; eta = 1 is ancestral sampling, see `DDPM`. A step at eta = 0 is
+also Euler's on the flow-matching path (`lcg.diffusion.process`), z_t / (alpha_t + sigma_t) being moved along eps_hat -
+z_0_hat.
 """
 
 import torch

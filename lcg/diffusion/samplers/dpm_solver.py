@@ -16,12 +16,15 @@ from torch import Tensor
 
 from lcg.diffusion.noise import Randomness
 from lcg.diffusion.process import Denoiser
-from lcg.diffusion.samplers.base import Progress, Sampler
+from lcg.diffusion.samplers.base import Progress
+from lcg.diffusion.samplers.multistep import Multistep
 from lcg.diffusion.schedule import expand
 
 
-class DPMSolverPP2M(Sampler):
-    """Multistep DPM-Solver++ of order two, deterministic. Arguments: see `Sampler`."""
+class DPMSolverPP2M(Multistep):
+    """Multistep DPM-Solver++ of order 2, or 1, which is DDIM; deterministic. Arguments: see `Multistep`."""
+
+    highest_order = 2
 
     def solve(
         self,
@@ -38,7 +41,7 @@ class DPMSolverPP2M(Sampler):
             z_0_hat, _ = self.predict(denoiser, z, t)
             if i + 1 < len(times):
                 D = z_0_hat
-                if 0 < i < len(times) - 2:
+                if self.order_at(i, len(h)) == 2:
                     D = z_0_hat + expand(h[i] / (2 * h[i - 1]), z) * (z_0_hat - previous)
                 z = expand(sigma[i + 1] / sigma[i], z) * z - expand(alpha[i + 1] * torch.expm1(-h[i]), z) * D
                 previous = z_0_hat
