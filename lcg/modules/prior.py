@@ -4,6 +4,10 @@
 
 (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v; Esser et al. 2024 for t). Exponential
 averaging of the weights is Lightning's EMAWeightAveraging callback; a checkpoint's `state_dict` then holds the average.
+
+A prior that shall extrapolate to combinations which its store does not have can be trained on latents between latents:
+a share `mixup` of each batch becomes u z_a + (1 - u) z_b, u ~ U(1/2, 1) (Zhang et al. 2018, arXiv:1710.09412, without
+labels). Ordinary samples suffer from it, so it is off by default; `start_from` fine-tunes a finished prior so.
 """
 
 from typing import Any
@@ -13,7 +17,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from lcg.checkpoint import describe_network
+from lcg.checkpoint import describe_network, load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.optimizer import adamw
@@ -32,6 +36,8 @@ class PriorModule(LightningModule):
         dropout: in training.
         time_spread: standard deviation s of logit(t) in training; None for t ~ U(0, 1). Small values spend the steps at
             middle noise, where attributes are decided, at the cost of the finest details.
+        mixup: share of the latents in [0, 1] that are trained on as interpolations with others.
+        start_from: checkpoint of a prior to start from, of the same size and store; None for random weights.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
@@ -45,6 +51,8 @@ class PriorModule(LightningModule):
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
         time_spread: float | None = 0.8,
+        mixup: float = 0.0,
+        start_from: str | None = None,
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup: int = 200,
@@ -52,7 +60,10 @@ class PriorModule(LightningModule):
         super().__init__()
         if time_spread is not None and not time_spread > 0:
             raise ValueError(f"`time_spread` must be positive or None, got {time_spread}; 1 is broad, None is uniform")
+        if not 0 <= mixup <= 1:
+            raise ValueError(f"`mixup` must be in [0, 1], got {mixup}; 0.4 extrapolates, 0 is for ordinary samples")
         self.save_hyperparameters()
+        self.mixup, self.start_from = mixup, start_from
         self.width, self.depth, self.dropout = width, depth, dropout
         self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
@@ -62,14 +73,23 @@ class PriorModule(LightningModule):
         """Builds the denoiser for the latents at hand; called by the Trainer, does nothing the second time."""
         if hasattr(self, "denoiser"):
             return
-        shape = LatentDataModule.of(self.trainer).latent_shape
+        data = LatentDataModule.of(self.trainer)
+        shape = data.latent_shape
         self.denoiser = LatentDenoiser(shape, self.width, self.depth, self.prediction, self.schedule, self.dropout)
+        if self.start_from is not None:
+            other = load_network(self.start_from, "denoiser")
+            if other.config != self.denoiser.config or other.store != data.store.fingerprint:
+                raise ValueError(
+                    f"`start_from` must be a prior of the same network and store, got {self.start_from}; "
+                    f"set the options of the model to {other.config}"
+                )
+            self.denoiser.load_state_dict(other.network.state_dict())
 
     def on_fit_start(self) -> None:
         draw_own_noise(self)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        z_0 = batch["z_0"]
+        z_0 = interpolate(batch["z_0"], self.mixup)
         if self.time_spread is None:
             t = stratified_times(len(z_0), device=z_0.device)
         else:
@@ -96,3 +116,12 @@ class PriorModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         describe_network(checkpoint, "denoiser", self.denoiser.config, LatentDataModule.of(self.trainer))
+
+
+def interpolate(z_0: Tensor, share: float) -> Tensor:
+    """The first `share` of the rows (B, *latent) moved towards those after them, u z_a + (1 - u) z_b, u ~ U(.5, 1)."""
+    mixed = round(share * len(z_0))
+    if not mixed:
+        return z_0
+    u = 0.5 + 0.5 * torch.rand(mixed, *(1,) * (z_0.ndim - 1), device=z_0.device, dtype=z_0.dtype)
+    return torch.cat((torch.lerp(z_0.roll(-1, 0)[:mixed], z_0[:mixed], u), z_0[mixed:]))

@@ -5,7 +5,7 @@ Trained with cross-entropy on z_t at t ~ U(0, 1), its optimum is the exact noisy
     p_phi(y | z_t, t) = E[p(y | z_0) | z_t],
 
 whose gradient is what Bayes' rule adds to the prior's score (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4). All
-attributes share one trunk; each has a head, or `components` heads that model the attributes jointly (see
+attributes share one trunk; each has a head, and beside them `components` heads model the attributes jointly (see
 `lcg.nets.heads`). After training a temperature per noise level, fitted on validation data, divides every output,
 
     u -> u / T(t),      log T linear between evenly spaced levels of t
@@ -69,13 +69,13 @@ class TimeConditionedClassifier(nn.Module):
         }
         self.latent_shape, self.schema, self.components = tuple(latent_shape), schema, components
         self.register_buffer("log_temperature", torch.zeros(LEVELS))
-        heads = components * sum(attribute.outputs for attribute in schema)
-        mixture = components if components > 1 else 0
-        self.net = SkipPerceptron(math.prod(latent_shape), heads + mixture, width, depth, dropout=dropout)
+        self.outputs = sum(attribute.outputs for attribute in schema)
+        mixture = components * (self.outputs + 1) if components > 1 else 0
+        self.net = SkipPerceptron(math.prod(latent_shape), self.outputs + mixture, width, depth, dropout=dropout)
         nn.init.zeros_(self.net.output.weight)
         nn.init.zeros_(self.net.output.bias)
         if components > 1:
-            nn.init.normal_(self.net.output.bias[:heads])  # equal components would stay equal
+            nn.init.normal_(self.net.output.bias[self.outputs + components :])  # equal components would stay equal
 
     def forward(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Outputs:
         """Outputs at z_t, tempered. Raises ValueError when the latents have another shape than the network."""
@@ -85,13 +85,15 @@ class TimeConditionedClassifier(nn.Module):
                 "use the classifier that was fitted on this store"
             )
         flat, log_temperature = self.net(z_t.flatten(1), t), self.log_temperature_at(t)
+        single, weights, heads = flat.tensor_split(
+            [self.outputs, flat.shape[1] - self.components * self.outputs], dim=1
+        )
         if self.components == 1:
-            return self._tempered(split_outputs(self.schema, flat), log_temperature)
-        flat, weights = flat.tensor_split([flat.shape[1] - self.components], dim=1)
-        log_temperature = log_temperature[:, None]
-        heads = split_outputs(self.schema, flat.unflatten(1, (self.components, -1)))
+            return self._tempered(single, log_temperature)
         return JointOutputs(
-            (weights * torch.exp(-log_temperature)).log_softmax(1), self._tempered(heads, log_temperature)
+            (weights * torch.exp(-log_temperature[:, None])).log_softmax(1),
+            self._tempered(heads.unflatten(1, (self.components, self.outputs)), log_temperature[:, None]),
+            self._tempered(single, log_temperature),
         )
 
     def log_temperature_at(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " times"]:
@@ -101,9 +103,9 @@ class TimeConditionedClassifier(nn.Module):
         below = position.long().clamp(max=LEVELS - 2)
         return torch.lerp(self.log_temperature[below], self.log_temperature[below + 1], position - below)
 
-    def _tempered(self, heads: HeadOutputs, log_temperature: Tensor) -> HeadOutputs:
-        """u / T; a normal distribution keeps its mean, and its standard deviation is multiplied by T."""
-        scale = torch.exp(-log_temperature)
+    def _tempered(self, flat: Tensor, log_temperature: Tensor) -> HeadOutputs:
+        """u / T by attribute; a normal distribution keeps its mean, and its standard deviation is multiplied by T."""
+        heads, scale = split_outputs(self.schema, flat), torch.exp(-log_temperature)
         tempered: HeadOutputs = {}
         for attribute in self.schema:
             head = heads[attribute.name]

@@ -7,14 +7,17 @@ are independent given z_0 are not so given z_t, and `JointOutputs` model them to
     p(y | z_t) = sum_k pi_k(z_t) prod_j p(y_j | u_jk(z_t))
 
 (a latent class model, Lazarsfeld & Henry 1968, with z_t in the place of a constant; two components represent every
-dependence of two binary attributes, 2^(n-1) of n). Its marginals and the probability of any formula are sums over k of
-what independent heads give, and a missing label (NaN) drops out of its product: no sum over its values is needed, as it
-would be for an autoregressive head, and no table that grows as 2^n. Everything is computed in float32 at least, with
-logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at u = -90 and 1 - sigmoid(u) is 0 at u = 17.
+dependence of two binary attributes, 2^(n-1) of n). The probability of any formula is the sum over k of what independent
+heads give, and a missing label (NaN) drops out of its product: no sum over its values is needed, as it would be for an
+autoregressive head, and no table that grows as 2^n. Beside the mixture stand independent heads on the same trunk, for
+whatever is asked of one attribute alone, and for combinations of which there is no joint distribution to learn.
+
+Everything is computed in float32 at least, with logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at
+u = -90 and 1 - sigmoid(u) is 0 at u = 17.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +38,12 @@ class JointOutputs:
     Attributes:
         log_weights: log pi_k (B, K), normalised.
         heads: raw outputs of every component, binary (B, K), categorical (B, K, C), continuous (B, K, 2).
+        single: raw outputs for each attribute alone, as independent heads give them.
     """
 
     log_weights: Tensor
     heads: HeadOutputs
+    single: HeadOutputs
 
     def rows(self) -> HeadOutputs:
         """The components one below the other, (B K, ...): independent heads, K rows for each row of the batch."""
@@ -59,46 +64,29 @@ def tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the outputs with the name of its attribute; the mixture's weights are `joint`."""
     if isinstance(outputs, JointOutputs):
         yield "joint", outputs.log_weights
-        outputs = outputs.heads
+        yield from outputs.heads.items()
+        outputs = outputs.single
     yield from outputs.items()
 
 
 def in_float(outputs: Outputs) -> Outputs:
     """The outputs in float32 at least, whatever precision the network ran in."""
     if isinstance(outputs, JointOutputs):
-        heads = {name: _float(head) for name, head in outputs.heads.items()}
-        return JointOutputs(_float(outputs.log_weights), heads)
-    return {name: _float(head) for name, head in outputs.items()}
+        return JointOutputs(_float(outputs.log_weights), _all_float(outputs.heads), _all_float(outputs.single))
+    return _all_float(outputs)
+
+
+def _all_float(heads: HeadOutputs) -> HeadOutputs:
+    return {name: _float(head) for name, head in heads.items()}
 
 
 def _float(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def marginals(attributes: Iterable[Attribute], outputs: Outputs) -> HeadOutputs:
-    """These attributes, such as those of a schema, each by itself.
-
-    Binary and categorical ones have the logits of their exact marginals, continuous ones the mean and variance.
-    Independence of the attributes, with these, is the approximation that the joint head is there to avoid.
-    """
-    if not isinstance(outputs, JointOutputs):
-        return outputs
-    pi, single = outputs.log_weights, {}
-    for attribute in attributes:
-        if attribute.name not in outputs.heads:
-            continue  # whoever needs it will say so
-        u = _float(outputs.heads[attribute.name])
-        if attribute.kind == "binary":
-            single[attribute.name] = (pi + functional.logsigmoid(u)).logsumexp(1) - (
-                pi + functional.logsigmoid(-u)
-            ).logsumexp(1)
-        elif attribute.kind == "categorical":
-            single[attribute.name] = (pi[..., None] + u.log_softmax(-1)).logsumexp(1)
-        else:
-            mean = (pi.exp() * u[..., 0]).sum(1)
-            variance = (pi.exp() * (u[..., 1].exp() + (u[..., 0] - mean[:, None]).square())).sum(1)
-            single[attribute.name] = torch.stack((mean, variance.log()), dim=-1)
-    return single
+def independent(outputs: Outputs) -> HeadOutputs:
+    """Each attribute by itself. That attributes are independent given z_t, with these, is an approximation."""
+    return outputs.single if isinstance(outputs, JointOutputs) else outputs
 
 
 def split_outputs(schema: Schema, flat: Float[Tensor, "*batch outputs"]) -> HeadOutputs:
@@ -156,16 +144,22 @@ def joint_log_likelihood(
 def mean_negative_log_likelihood(
     schema: Schema, outputs: Outputs, labels: Float[Tensor, "batch attributes"]
 ) -> Float[Tensor, ""]:
-    """The loss of a classifier: -log p(y) per known label, averaged over a batch; 0 when none is known."""
-    return -joint_log_likelihood(schema, outputs, labels).sum() / (~labels.isnan()).sum().clamp(min=1)
+    """The loss of a classifier: -log p(y) per known label, averaged over a batch; 0 when none is known.
+
+    Of joint outputs it is the mean of two losses, the mixture's and that of the heads for single attributes.
+    """
+    log_p = log_likelihoods(schema, independent(outputs), labels).sum(1)
+    if isinstance(outputs, JointOutputs):
+        log_p = (log_p + joint_log_likelihood(schema, outputs, labels)) / 2
+    return -log_p.sum() / (~labels.isnan()).sum().clamp(min=1)
 
 
 def predict_labels(schema: Schema, outputs: Outputs) -> Float[Tensor, "batch attributes"]:
     """The most probable labels; NaN for a detail that by these does not apply, such as the beard colour of no beard.
 
-    Each attribute's own most probable value, by its marginal: not the mode of a joint head.
+    Each attribute's own most probable value, not the mode of a joint head.
     """
-    outputs = marginals(schema, outputs)
+    outputs = independent(outputs)
     columns: dict[str, Tensor] = {}
     for attribute in schema:
         output = outputs[attribute.name]

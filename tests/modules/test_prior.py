@@ -14,7 +14,7 @@ from torch import Tensor
 from lcg.checkpoint import load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
-from lcg.modules.prior import PriorModule
+from lcg.modules.prior import PriorModule, interpolate
 
 SMALL: dict[str, Any] = {"width": 48, "depth": 2, "warmup": 5, "lr": 3e-3}
 
@@ -129,6 +129,35 @@ def test_what_was_killed_goes_on(tmp_path: Path, tiny_store) -> None:
             assert fit.global_step == last
         runs.append(seen)
     assert runs[0] == runs[1] and len(runs[0]) == 20
+
+
+def test_interpolation_moves_a_share_of_the_rows_less_than_half_way_to_the_next() -> None:
+    torch.manual_seed(0)
+    z_0 = torch.randn(10, 2, 3)
+    mixed = interpolate(z_0, 0.4)
+    assert torch.equal(mixed[4:], z_0[4:]) and interpolate(z_0, 0.0) is z_0
+    way = (mixed - z_0)[:4] / (z_0.roll(-1, 0) - z_0)[:4]  # 1 - u, the same for the whole latent
+    assert (way - way[:, :1, :1]).abs().max() < 1e-4
+    assert way.min() > 0 and way.max() < 0.5 and way[:, 0, 0].std() > 0.01
+
+
+def test_fine_tuning_starts_from_another_prior(tmp_path: Path, tiny_store) -> None:
+    store = tiny_store()
+    trainer(tmp_path, 5).fit(PriorModule(**SMALL), LatentDataModule(store, 64))
+    start = load_network(tmp_path / "prior.ckpt", "denoiser").network.state_dict()
+    module = PriorModule(**{**SMALL, "lr": 1e-12}, mixup=0.4, start_from=str(tmp_path / "prior.ckpt"))
+    trainer(tmp_path / "tuned", 2).fit(module, LatentDataModule(store, 64))
+    tuned = load_network(tmp_path / "tuned" / "prior.ckpt", "denoiser").network.state_dict()
+    assert all((tuned[name] - weight).abs().max() < 1e-6 for name, weight in start.items())
+
+    other = PriorModule(**{**SMALL, "width": SMALL["width"] * 2}, start_from=str(tmp_path / "prior.ckpt"))
+    with pytest.raises(ValueError, match="`start_from` must be a prior of the same network and store, got"):
+        trainer(tmp_path / "other", 2).fit(other, LatentDataModule(store, 64))
+
+
+def test_a_share_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`mixup` must be in \[0, 1\], got 1.5; 0.4 extrapolates"):
+        PriorModule(mixup=1.5)
 
 
 def test_band_times_cover_their_band_evenly() -> None:

@@ -12,9 +12,8 @@ from lcg.nets.classifier import LEVELS, TimeConditionedClassifier
 from lcg.nets.heads import (
     JointOutputs,
     in_float,
+    independent,
     joint_log_likelihood,
-    log_likelihoods,
-    marginals,
     mean_negative_log_likelihood,
     predict_labels,
     tensors,
@@ -31,7 +30,8 @@ def joint(batch: int = 5, components: int = 3, seed: int = 0, dtype: torch.dtype
     def normal(*shape: int) -> Tensor:
         return 2 * torch.randn(batch, components, *shape, generator=g, dtype=torch.float64).to(dtype)
 
-    return JointOutputs(normal().log_softmax(1), {"hat": normal(), "hair": normal(3), "beard": normal()})
+    heads = {"hat": normal(), "hair": normal(3), "beard": normal()}
+    return JointOutputs(normal().log_softmax(1), heads, {name: normal(*h.shape[2:])[:, 0] for name, h in heads.items()})
 
 
 def one(outputs: JointOutputs, row: int) -> JointOutputs:
@@ -40,7 +40,8 @@ def one(outputs: JointOutputs, row: int) -> JointOutputs:
     def repeated(x: Tensor) -> Tensor:
         return x[row : row + 1].expand(len(ROWS), *x.shape[1:])
 
-    return JointOutputs(repeated(outputs.log_weights), {n: repeated(h) for n, h in outputs.heads.items()})
+    heads, single = ({n: repeated(h) for n, h in part.items()} for part in (outputs.heads, outputs.single))
+    return JointOutputs(repeated(outputs.log_weights), heads, single)
 
 
 def test_probabilities_of_all_label_rows_sum_to_one() -> None:
@@ -50,16 +51,14 @@ def test_probabilities_of_all_label_rows_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("column", range(3))
-def test_marginals_and_missing_labels_are_the_sum_over_all_others(column: int) -> None:
+def test_a_missing_label_is_the_sum_over_its_values(column: int) -> None:
     outputs = joint()
     log_p = torch.stack([joint_log_likelihood(DISCRETE, one(outputs, row), ROWS) for row in range(5)])
-    single = log_likelihoods
     for value in ROWS[:, column].unique():
         summed = log_p[:, ROWS[:, column] == value].logsumexp(1)
         labels = torch.full((5, 3), math.nan, dtype=torch.float64)
         labels[:, column] = value
         assert (joint_log_likelihood(DISCRETE, outputs, labels) - summed).abs().max() < 1e-12
-        assert (single(DISCRETE, marginals(DISCRETE, outputs), labels).sum(1) - summed).abs().max() < 1e-12
 
 
 def test_a_row_without_labels_says_nothing() -> None:
@@ -72,33 +71,36 @@ def test_a_row_without_labels_says_nothing() -> None:
 def test_one_component_is_independence() -> None:
     outputs, labels = joint(components=1), ROWS[[1, 4, 7, 9, 11]]
     plain = {name: head[:, 0] for name, head in outputs.heads.items()}
-    assert (
-        joint_log_likelihood(DISCRETE, outputs, labels) - joint_log_likelihood(DISCRETE, plain, labels)
-    ).abs().max() < 1e-12
-    assert marginals(DISCRETE, plain) is plain
+    ours, theirs = (joint_log_likelihood(DISCRETE, o, labels) for o in (outputs, plain))
+    assert (ours - theirs).abs().max() < 1e-12
+    assert independent(plain) is plain
+    assert independent(outputs) is outputs.single
 
 
-def test_continuous_marginals_have_the_mixtures_moments() -> None:
+def test_densities_of_a_continuous_attribute_integrate_to_one() -> None:
     schema = Schema((Attribute("age", "continuous"),))
     g = torch.Generator().manual_seed(0)
-    head = torch.randn(4, 3, 2, generator=g, dtype=torch.float64)
-    outputs = JointOutputs(torch.randn(4, 3, generator=g, dtype=torch.float64).log_softmax(1), {"age": head})
+    head = torch.randn(1, 3, 2, generator=g, dtype=torch.float64)
+    log_weights = torch.randn(1, 3, generator=g, dtype=torch.float64).log_softmax(1)
     y = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
-    mean, log_variance = marginals(schema, outputs)["age"].unbind(-1)
-    for row in range(4):
-        here = JointOutputs(outputs.log_weights[row].expand(len(y), 3), {"age": head[row].expand(len(y), 3, 2)})
-        p = joint_log_likelihood(schema, here, y[:, None]).exp()
-        assert torch.trapezoid(p, y) == pytest.approx(1, abs=1e-9)
-        assert torch.trapezoid(p * y, y) == pytest.approx(float(mean[row]), abs=1e-9)
-        assert torch.trapezoid(p * (y - mean[row]) ** 2, y) == pytest.approx(float(log_variance[row].exp()), rel=1e-8)
+    outputs = JointOutputs(log_weights.expand(len(y), 3), {"age": head.expand(len(y), 3, 2)}, {})
+    p = joint_log_likelihood(schema, outputs, y[:, None]).exp()
+    assert torch.trapezoid(p, y).item() == pytest.approx(1, abs=1e-9)
+    mean = (log_weights.exp() * head[..., 0]).sum().item()
+    assert torch.trapezoid(p * y, y).item() == pytest.approx(mean, abs=1e-9)
 
 
-def test_labels_are_predicted_from_marginals() -> None:
-    """Two likely components that say hair=red faintly lose to one that is certain of blond."""
-    logits = torch.tensor([[[9.0, 0, 0], [0, 0.1, 0]]], dtype=torch.float64)
-    heads = {"hat": torch.zeros(1, 2).double(), "hair": logits, "beard": torch.zeros(1, 2).double()}
-    outputs = JointOutputs(torch.tensor([[0.45, 0.55]], dtype=torch.float64).log(), heads)
-    assert predict_labels(DISCRETE, outputs)[0, 1] == 0
+def test_the_loss_is_the_mean_of_the_mixtures_and_of_the_single_heads() -> None:
+    outputs, labels = joint(), ROWS[[1, 4, 7, 9, 11]].clone()
+    labels[2, 1] = math.nan
+    both = joint_log_likelihood(DISCRETE, outputs, labels) + joint_log_likelihood(DISCRETE, outputs.single, labels)
+    loss = mean_negative_log_likelihood(DISCRETE, outputs, labels)
+    assert loss.item() == pytest.approx(-both.sum().item() / 2 / 14, rel=1e-12)
+
+
+def test_labels_are_predicted_one_by_one() -> None:
+    outputs = joint()
+    assert torch.equal(predict_labels(DISCRETE, outputs), predict_labels(DISCRETE, outputs.single))
 
 
 def test_outputs_far_out_are_finite_in_value_and_slope() -> None:
@@ -113,7 +115,7 @@ def test_outputs_far_out_are_finite_in_value_and_slope() -> None:
 def test_half_precision_is_read_in_float32() -> None:
     outputs = in_float(joint(dtype=torch.bfloat16))
     assert {tensor.dtype for _, tensor in tensors(outputs)} == {torch.float32}
-    assert [name for name, _ in tensors(outputs)] == ["joint", "hat", "hair", "beard"]
+    assert [name for name, _ in tensors(outputs)] == ["joint", "hat", "hair", "beard", "hat", "hair", "beard"]
 
 
 # --- the network ---
@@ -139,7 +141,13 @@ def test_a_classifier_of_several_components_is_joint(schema: Schema) -> None:
         "age": (6, 3, 2),
         "beard": (6, 3),
     }
-    assert (outputs.log_weights.logsumexp(1)).abs().max() < 1e-12
+    assert outputs.log_weights.logsumexp(1).abs().max() < 1e-12
+    assert {name: tuple(head.shape) for name, head in outputs.single.items()} == {
+        "hat": (6,),
+        "hair": (6, 3),
+        "age": (6, 2),
+        "beard": (6,),
+    }
 
 
 def test_its_components_can_come_apart(schema: Schema) -> None:
@@ -150,7 +158,7 @@ def test_its_components_can_come_apart(schema: Schema) -> None:
     labels = torch.tensor([[1.0, 2, 0.3, 0]]).expand(6, 4)
     mean_negative_log_likelihood(schema, outputs, labels).backward()
     assert classifier.net.output.bias.grad is not None
-    slope = classifier.net.output.bias.grad[:-3].unflatten(0, (3, -1))
+    slope = classifier.net.output.bias.grad[-21:].unflatten(0, (3, 7))
     assert (slope[0] - slope[1]).abs().max() > 1e-3
 
 
@@ -163,6 +171,7 @@ def test_temperature_divides_every_output_between_its_levels(schema: Schema) -> 
     after = classifier(z, t)
     T = torch.tensor([1, 0.5 * (1 + 0.36), 0.36, 0.04, 0.35 * 0.36 + 0.65, 1], dtype=torch.float64).exp()
     assert isinstance(before, JointOutputs) and isinstance(after, JointOutputs)
+    assert (after.single["hat"] - before.single["hat"] / T).abs().max() < 1e-12
     assert (after.heads["hat"] - before.heads["hat"] / T[:, None]).abs().max() < 1e-12
     assert (after.heads["hair"] - before.heads["hair"] / T[:, None, None]).abs().max() < 1e-12
     assert (after.heads["age"][..., 0] - before.heads["age"][..., 0]).abs().max() == 0
