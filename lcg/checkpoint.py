@@ -7,16 +7,19 @@ rebuilds the network from it. Checkpoints are read with `weights_only=True`: ope
 
 from __future__ import annotations
 
+import io
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lcg import __version__
+from lcg.data.atomic import write_atomic
 from lcg.data.statistics import Statistics
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
@@ -24,6 +27,9 @@ from lcg.schema import Schema
 
 if TYPE_CHECKING:
     from lcg.data.datamodule import LatentDataModule
+
+LABELS_KEPT = 20_000
+"""Label rows that go with a classifier, to tell which combinations its store has."""
 
 Kind = Literal["denoiser", "classifier"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,6 +60,15 @@ def describe_network(checkpoint: dict[str, Any], kind: Kind, config: dict[str, A
         "store": data.store.fingerprint,
         "generator": data.store.provenance.get("generator", {}).get("weights_sha256", ""),
     }
+    if kind == "classifier":
+        checkpoint["lcg"]["labels"] = sample_rows(data.store.labels(), LABELS_KEPT)
+
+
+def sample_rows(labels: Tensor, count: int) -> Tensor:
+    """At most `count` rows, drawn without replacement and always the same ones, in their order."""
+    if len(labels) <= count:
+        return labels.clone()
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:count].sort().values]
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,9 @@ class LoadedNetwork(Generic[Network]):
         generator: hash of the weights of the generator that encoded the store; empty when it is not known.
         config: its constructor's arguments.
         path: where it came from.
+        calibration: of a classifier whose fit has ended, what its validation data say: `dependence`, how formulas are
+            best read, and figures (`lcg.modules.calibration.calibrate_checkpoint`); else empty.
+        labels: (N, A) of a classifier's store, or a sample of them; (0, 0) for a denoiser.
     """
 
     network: Network
@@ -75,6 +93,8 @@ class LoadedNetwork(Generic[Network]):
     generator: str
     config: dict[str, Any]
     path: Path
+    calibration: dict[str, Any] = field(default_factory=dict)
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 @overload
@@ -114,6 +134,8 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
             state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
             network.load_state_dict(state)
             statistics = Statistics(entry["mean"], entry["std"])
+            calibration = dict(entry.get("calibration", {}))
+            labels = entry["labels"] if kind == "classifier" else torch.zeros(0, 0)
     except UNREADABLE as error:
         raise ValueError(
             f"{path} is not a readable {kind} checkpoint of lcg "
@@ -122,7 +144,35 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
     if found != kind:
         raise ValueError(f"{path} holds a {found}, expected a {kind}; give the checkpoint of `{COMMAND[kind]}`")
     network = network.to(device).eval().requires_grad_(False)
-    return LoadedNetwork(network, statistics, entry["store"], entry["generator"], config, path)
+    return LoadedNetwork(network, statistics, entry["store"], entry["generator"], config, path, calibration, labels)
+
+
+def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], **entries: Any) -> None:
+    """Replaces tensors of a checkpoint's `state_dict` and adds to its entry `lcg`; all else stays as it is.
+
+    Args:
+        path: the .ckpt file; readers see the old file or the new one, nothing between.
+        tensors: by their names in `state_dict`; they take the precision of those that they replace.
+        entries: of `lcg`, JSON primitives or tensors.
+
+    Raises:
+        ValueError: `state_dict` has no tensor of that name, or one of another shape.
+    """
+    path = Path(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = checkpoint["state_dict"]
+    for name, tensor in tensors.items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = f"one of shape {tuple(state[name].shape)}" if name in state else "none"
+            raise ValueError(
+                f"`tensors`: {path} should have a tensor {name!r} of shape {tuple(tensor.shape)}, got {found}; "
+                "it is not a checkpoint of this network"
+            )
+        state[name] = tensor.detach().to(state[name])
+    checkpoint["lcg"] = {**checkpoint["lcg"], **entries}
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 def build(kind: Kind, config: dict[str, Any]) -> nn.Module:

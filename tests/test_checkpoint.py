@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lcg.checkpoint import load_network
+from lcg.checkpoint import amend_checkpoint, load_network
 from lcg.data.store import LatentStore
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
@@ -109,3 +109,40 @@ def test_entries_that_do_not_fit_the_weights_are_refused(demo, tmp_path: Path) -
         with pytest.raises(ValueError, match="is not a readable denoiser checkpoint of lcg"):
             load_network(altered(demo.prior, path, **entries), "denoiser")
     assert load_network(altered(demo.prior, path, store="other"), "denoiser").store == "other"
+
+
+def test_an_amended_checkpoint_differs_in_what_was_asked_for_and_nothing_else(demo, tmp_path: Path) -> None:
+    path = tmp_path / "classifier.ckpt"
+    path.write_bytes(Path(demo.classifier).read_bytes())
+    before = torch.load(path, weights_only=True)
+    name, other = "classifier.log_temperature", "classifier.net.input.bias"
+    wanted = torch.linspace(-1, 1, len(before["state_dict"][name]), dtype=torch.float64)
+    amend_checkpoint(path, {name: wanted}, calibration={"dependence": "joint", "new": [1.5, None]})
+    after = torch.load(path, weights_only=True)
+    assert after["lcg"]["calibration"] == {"dependence": "joint", "new": [1.5, None]}
+    assert after["state_dict"][name].dtype == torch.float32  # as it was
+    assert (after["state_dict"][name] - wanted).abs().max() < 1e-6
+    assert torch.equal(after["state_dict"][other], before["state_dict"][other])
+    assert set(after) == set(before) and after["loops"] == before["loops"]
+    assert [file.name for file in tmp_path.iterdir()] == ["classifier.ckpt"]  # nothing is left beside it
+    loaded = load_network(path, "classifier")
+    assert loaded.calibration["dependence"] == "joint" and loaded.store == before["lcg"]["store"]
+    assert load_network(demo.prior, "denoiser").calibration == {}
+
+
+def test_a_tensor_that_a_checkpoint_does_not_have_is_not_amended(demo, tmp_path: Path) -> None:
+    path = tmp_path / "classifier.ckpt"
+    path.write_bytes(before := Path(demo.classifier).read_bytes())
+    for tensors, got in (
+        ({"classifier.log_temperature": torch.zeros(3)}, r"\(3,\), got one of shape \(6,\)"),
+        ({"classifier.heat": torch.zeros(3)}, r"'classifier.heat' of shape \(3,\), got none"),
+    ):
+        with pytest.raises(ValueError, match=rf"`tensors`: .*{got}; it is not a checkpoint of this network"):
+            amend_checkpoint(path, tensors)
+    assert path.read_bytes() == before
+
+
+def test_a_calibration_that_is_no_mapping_is_refused(demo, tmp_path: Path) -> None:
+    path = altered(demo.classifier, tmp_path / "altered.ckpt", calibration=3.0)
+    with pytest.raises(ValueError, match="is not a readable classifier checkpoint of lcg"):
+        load_network(path, "classifier")

@@ -2,13 +2,17 @@
 
     loss = -E_{t ~ U(0,1), eps} mean_j log p_phi(y_j | alpha_t z_0 + sigma_t eps, t),      over the known labels y_j
 
-Its optimum is the exact noisy posterior. Validation reports accuracy and calibration error per noise band.
+Its optimum is the exact noisy posterior. Validation reports accuracy and calibration error per noise band, and `lcg
+validate` in detail, in calibration.csv, calibration.md and calibration.png. When a fit ends, a temperature per noise
+level is fitted on the validation samples and stored in its checkpoints (`lcg.modules.calibration`).
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -16,7 +20,8 @@ from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.diffusion import diffuse
 from lcg.metrics.calibration import BandedCalibration
-from lcg.modules.bands import BANDS, band_name, band_times
+from lcg.modules.bands import BANDS, band_name, noised
+from lcg.modules.calibration import LOG_TEMPERATURE, calibrate_written, diagnose_to
 from lcg.modules.optimizer import adamw
 from lcg.modules.ranks import draw_own_noise
 from lcg.nets.classifier import TimeConditionedClassifier
@@ -32,6 +37,7 @@ class ClassifierModule(LightningModule):
         depth: residual blocks.
         schedule: must be the prior's.
         dropout: in training.
+        components: of the joint head; 1 takes attributes to be independent given z_t.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
@@ -43,16 +49,18 @@ class ClassifierModule(LightningModule):
         depth: int = 2,
         schedule: ScheduleName = "cosine",
         dropout: float = 0.1,
+        components: int = 1,
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         warmup: int = 100,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.width, self.depth, self.dropout = width, depth, dropout
+        self.width, self.depth, self.dropout, self.components = width, depth, dropout, components
         self.schedule_name, self.schedule = schedule, make_schedule(schedule)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.classifier: TimeConditionedClassifier
+        self._report = ""
 
     def configure_model(self) -> None:
         """Builds the classifier for the latents and attributes at hand; called by the Trainer."""
@@ -60,7 +68,7 @@ class ClassifierModule(LightningModule):
             return
         data = LatentDataModule.of(self.trainer)
         self.classifier = TimeConditionedClassifier(
-            data.latent_shape, data.schema, self.width, self.depth, self.dropout
+            data.latent_shape, data.schema, self.width, self.depth, self.dropout, self.components
         )
         self.calibration = BandedCalibration(data.schema, BANDS)
 
@@ -77,12 +85,9 @@ class ClassifierModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         z_0, labels = batch["z_0"], batch["labels"]
-        generator = torch.Generator().manual_seed(batch_idx)  # the same noise at every validation
         losses = []
-        for band in range(BANDS):
-            t = band_times(band, len(z_0), z_0.device)
-            eps = torch.randn(z_0.shape, generator=generator).to(z_0)
-            outputs = self.classifier(diffuse(self.schedule, z_0, t, eps), t)
+        for band, z_t, t in noised(self.schedule, z_0, batch_idx):
+            outputs = self.classifier(z_t, t)
             losses.append(mean_negative_log_likelihood(self.classifier.schema, outputs, labels))
             self.calibration.update(outputs, labels, band)
             self.log(f"val/loss/{band_name(band)}", losses[-1], batch_size=len(z_0), sync_dist=True)
@@ -97,6 +102,26 @@ class ClassifierModule(LightningModule):
                     self.log(name, values[row, band].float(), sync_dist=True)
         self.calibration.reset()
 
+    def on_validation_end(self) -> None:
+        """When validation is all that was asked for, measures calibration in detail and writes it down."""
+        if self.trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # asks all ranks
+        if self.trainer.is_global_zero:
+            self._report = diagnose_to(folder, self.classifier, self.schedule, LatentDataModule.of(self.trainer))
+            self._report += f"\n{folder}/calibration.csv, calibration.md and calibration.png"
+
+    def on_fit_end(self) -> None:
+        """Fits the temperature of the checkpoints that were written."""
+        if self.trainer.is_global_zero:
+            calibrate_written(self.trainer)
+
+    def teardown(self, stage: str) -> None:
+        """Prints what validation found, after the figures that the Trainer prints."""
+        if self._report:
+            print(self._report)
+            self._report = ""
+
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
@@ -107,3 +132,10 @@ class ClassifierModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         config = {**self.classifier.config, "schedule": self.schedule_name}
         describe_network(checkpoint, "classifier", config, LatentDataModule.of(self.trainer))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Training that goes on does so at temperature 1; what comes of it is calibrated anew."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            for weights in ("state_dict", "current_model_state"):  # where weights are averaged there are two
+                if LOG_TEMPERATURE in checkpoint.get(weights, {}):
+                    checkpoint[weights][LOG_TEMPERATURE].zero_()

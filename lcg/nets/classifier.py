@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lcg.nets.blocks import SkipPerceptron
-from lcg.nets.heads import HeadOutputs, JointOutputs, Outputs, split_outputs
+from lcg.nets.heads import JointOutputs, Outputs, between_levels, split_outputs, tempered
 from lcg.schema import Schema
 
 LEVELS = 6
@@ -84,36 +84,14 @@ class TimeConditionedClassifier(nn.Module):
                 f"the classifier was trained on latents of shape {self.latent_shape}, got {tuple(z_t.shape[1:])}; "
                 "use the classifier that was fitted on this store"
             )
-        flat, log_temperature = self.net(z_t.flatten(1), t), self.log_temperature_at(t)
+        flat = self.net(z_t.flatten(1), t)
         single, weights, heads = flat.tensor_split(
             [self.outputs, flat.shape[1] - self.components * self.outputs], dim=1
         )
-        if self.components == 1:
-            return self._tempered(single, log_temperature)
-        return JointOutputs(
-            (weights * torch.exp(-log_temperature[:, None])).log_softmax(1),
-            self._tempered(heads.unflatten(1, (self.components, self.outputs)), log_temperature[:, None]),
-            self._tempered(single, log_temperature),
-        )
-
-    def log_temperature_at(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " times"]:
-        """log T(t), linear between the levels; (1,) where all times are one."""
-        t = t[:1] if t.stride(0) == 0 else t
-        position = (t.to(self.log_temperature) * (LEVELS - 1)).clamp(0, LEVELS - 1)
-        below = position.long().clamp(max=LEVELS - 2)
-        return torch.lerp(self.log_temperature[below], self.log_temperature[below + 1], position - below)
-
-    def _tempered(self, flat: Tensor, log_temperature: Tensor) -> HeadOutputs:
-        """u / T by attribute; a normal distribution keeps its mean, and its standard deviation is multiplied by T."""
-        heads, scale = split_outputs(self.schema, flat), torch.exp(-log_temperature)
-        tempered: HeadOutputs = {}
-        for attribute in self.schema:
-            head = heads[attribute.name]
-            if attribute.kind == "binary":
-                tempered[attribute.name] = head * scale
-            elif attribute.kind == "categorical":
-                tempered[attribute.name] = head * scale[..., None]
-            else:
-                mean, log_variance = head.unbind(-1)
-                tempered[attribute.name] = torch.stack((mean, log_variance + 2 * log_temperature), dim=-1)
-        return tempered
+        outputs: Outputs = split_outputs(self.schema, single)
+        if self.components > 1:
+            joint = split_outputs(self.schema, heads.unflatten(1, (self.components, self.outputs)))
+            outputs = JointOutputs(weights, joint, single)
+        # Where all times are one, so is the temperature.
+        log_temperature = between_levels(self.log_temperature, t[:1] if t.stride(0) == 0 else t)
+        return tempered(self.schema, outputs, log_temperature)

@@ -17,7 +17,7 @@ u = -90 and 1 - sigmoid(u) is 0 at u = 17.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -71,17 +71,57 @@ def tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
 
 def in_float(outputs: Outputs) -> Outputs:
     """The outputs in float32 at least, whatever precision the network ran in."""
-    if isinstance(outputs, JointOutputs):
-        return JointOutputs(_float(outputs.log_weights), _all_float(outputs.heads), _all_float(outputs.single))
-    return _all_float(outputs)
-
-
-def _all_float(heads: HeadOutputs) -> HeadOutputs:
-    return {name: _float(head) for name, head in heads.items()}
+    return of_each_tensor(outputs, _float)
 
 
 def _float(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+def of_each_tensor(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """The outputs with every tensor changed in the same way."""
+
+    def changed(heads: HeadOutputs) -> HeadOutputs:
+        return {name: change(head) for name, head in heads.items()}
+
+    if isinstance(outputs, JointOutputs):
+        return JointOutputs(change(outputs.log_weights), changed(outputs.heads), changed(outputs.single))
+    return changed(outputs)
+
+
+def between_levels(log_temperature: Float[Tensor, " levels"], t: Float[Tensor, " times"]) -> Float[Tensor, " times"]:
+    """log T(t), linear between evenly spaced levels from t = 0 to t = 1; a sum of hat functions of t."""
+    levels = torch.arange(len(log_temperature), dtype=log_temperature.dtype, device=t.device)
+    position = t.to(log_temperature).clamp(0, 1) * (len(levels) - 1)
+    return (1 - (position[:, None] - levels).abs()).clamp(min=0) @ log_temperature
+
+
+def tempered(schema: Schema, outputs: Outputs, log_temperature: Float[Tensor, " times"]) -> Outputs:
+    """u / T for a temperature per row, or one for all; a normal distribution's log-variance becomes that + 2 log T.
+
+    Weights of a mixture may be normalised before or after: log_softmax(log_softmax(u) / T) = log_softmax(u / T).
+    """
+    if isinstance(outputs, JointOutputs):
+        log_T = log_temperature[:, None]
+        return JointOutputs(
+            (outputs.log_weights * torch.exp(-log_T)).log_softmax(1),
+            _tempered_heads(schema, outputs.heads, log_T),
+            _tempered_heads(schema, outputs.single, log_temperature),
+        )
+    return _tempered_heads(schema, outputs, log_temperature)
+
+
+def _tempered_heads(schema: Schema, heads: HeadOutputs, log_T: Tensor) -> HeadOutputs:
+    cooled: HeadOutputs = {}
+    for attribute in schema:
+        head = heads[attribute.name]
+        if attribute.kind == "binary":
+            cooled[attribute.name] = head * torch.exp(-log_T)
+        elif attribute.kind == "categorical":
+            cooled[attribute.name] = head * torch.exp(-log_T)[..., None]
+        else:
+            cooled[attribute.name] = torch.stack((head[..., 0], head[..., 1] + 2 * log_T), dim=-1)
+    return cooled
 
 
 def independent(outputs: Outputs) -> HeadOutputs:

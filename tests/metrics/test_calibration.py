@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcg.metrics.calibration import BandedCalibration, expected_calibration_error
-from lcg.nets.heads import HeadOutputs
+from lcg.metrics.calibration import (
+    BINS,
+    BandedCalibration,
+    bin_of,
+    expected_by_chance,
+    expected_calibration_error,
+    top_label,
+)
+from lcg.nets.heads import HeadOutputs, JointOutputs
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("hat"), Attribute("age", "continuous"), Attribute("hair", "categorical", ("a", "b", "c"))))
@@ -93,3 +100,38 @@ def test_certainty_falls_into_the_last_bin() -> None:
     metric.update(heads, torch.tensor([[1, 0, 0], [0, 0, 0.0]]), 0)
     assert metric.count[:, 0].tolist() == [[0, 0, 0, 2], [0, 1, 0, 1]]
     assert metric.compute()["ece"][0] == 0
+
+
+def test_chance_alone_gives_honest_probabilities_their_error() -> None:
+    """Of many small samples of an honest classifier, the mean ECE is what is expected by chance."""
+    g = torch.Generator().manual_seed(0)
+    probability = torch.rand(400, 300, generator=g)
+    right = (torch.rand(400, 300, generator=g) < probability).double()
+    bins = bin_of(probability)
+    count, confidence, correct = (
+        torch.zeros(400, BINS, dtype=torch.float64).scatter_add_(1, bins, x)
+        for x in (torch.ones_like(right), probability.double(), right)
+    )
+    error = expected_calibration_error(count, confidence, correct).mean()
+    assert float(expected_by_chance(count, confidence).mean()) == pytest.approx(float(error), rel=0.03)
+    assert expected_by_chance(0 * count[:1], 0 * count[:1]).isnan()
+
+
+def test_the_top_label_is_the_likelier_value_with_its_probability() -> None:
+    hat, _, hair = SCHEMA
+    confidence, correct = top_label(hat, torch.tensor([0.0, 2.0, -3.0]), torch.tensor([0.0, 1.0, 1.0]))
+    expected = torch.tensor([0.5, torch.tensor(2.0).sigmoid(), torch.tensor(3.0).sigmoid()])
+    assert (confidence - expected).abs().max() < 1e-6 and correct.tolist() == [True, True, False]
+    logits = torch.tensor([[1.0, 3.0, 0.0]])
+    confidence, correct = top_label(hair, logits, torch.tensor([1.0]))
+    assert confidence[0] == pytest.approx(float(logits.softmax(-1)[0, 1])) and correct.all()
+
+
+def test_a_joint_classifier_is_measured_by_its_heads_of_single_attributes() -> None:
+    heads = outputs(50)
+    labels = drawn_from(heads)
+    mixture = {"hat": torch.zeros(50, 2), "age": torch.zeros(50, 2, 2), "hair": torch.zeros(50, 2, 3)}
+    joint, plain = BandedCalibration(SCHEMA, bands=1), BandedCalibration(SCHEMA, bands=1)
+    joint.update(JointOutputs(torch.zeros(50, 2).log_softmax(1), mixture, heads), labels, 0)
+    plain.update(heads, labels, 0)
+    assert torch.equal(joint.compute()["ece"], plain.compute()["ece"])

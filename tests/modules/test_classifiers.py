@@ -1,11 +1,16 @@
-"""`ClassifierModule` through the Trainer: it learns every kind of attribute and reports calibration by noise."""
+"""`ClassifierModule` through the Trainer: it learns every kind of attribute, is calibrated when its fit ends, and
+reports calibration by noise.
+"""
 
+import csv
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lcg.checkpoint import load_network
@@ -16,20 +21,25 @@ from lcg.modules.classifiers import ClassifierModule
 SMALL: dict[str, Any] = {"width": 48, "depth": 2, "warmup": 5, "lr": 5e-3, "dropout": 0.0}
 
 
+def make_trainer(out: Path, steps: int = 120, **options: Any) -> Trainer:
+    saved = ModelCheckpoint(out, "classifier", enable_version_counter=False, save_on_train_epoch_end=True)
+    usual: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_steps": steps,
+        "max_epochs": -1,
+        "check_val_every_n_epoch": 10,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": out,
+        "callbacks": [saved, EMAWeightAveraging(decay=0.9)],
+    }
+    return Trainer(**{**usual, **options})
+
+
 def fit(out: Path, data: LatentDataModule, steps: int = 120, **options: Any) -> Trainer:
     seed_everything(0)
-    saved = ModelCheckpoint(out, "classifier", enable_version_counter=False)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        check_val_every_n_epoch=10,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=out,
-        callbacks=[saved, EMAWeightAveraging(decay=0.9)],
-    )
+    trainer = make_trainer(out, steps)
     trainer.fit(ClassifierModule(**SMALL, **options), data)
     return trainer
 
@@ -63,6 +73,109 @@ def test_accuracy_and_calibration_are_reported_for_every_band(tmp_path: Path, ti
             assert ((each >= 0) & (each <= 1)).all()
             assert metrics[f"val/{figure}/{band}"] == pytest.approx(float(each.mean()), abs=1e-6)
         assert f"val/accuracy/age/{band}" not in metrics  # of a continuous attribute there is none
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_a_fit_ends_with_a_temperature_in_its_checkpoint(tmp_path: Path, tiny_store, components: int) -> None:
+    data = LatentDataModule(tiny_store(n=800), batch_size=256, val_fraction=0.2)
+    trainer = fit(tmp_path, data, steps=40, components=components)
+    torch.load(tmp_path / "classifier.ckpt", weights_only=True)
+    loaded = load_network(tmp_path / "classifier.ckpt", "classifier")
+    levels, record = loaded.network.log_temperature, loaded.calibration
+    assert levels.abs().max() > 0.01 and torch.allclose(levels.exp(), torch.tensor(record["temperature"]))
+    assert record["dependence"] in (("independent",) if components == 1 else ("joint", "independent"))
+
+    # Validation of the checkpoint is at that temperature, and for the better.
+    cold = trainer.callback_metrics["val/loss"]
+    (figures,) = make_trainer(tmp_path).validate(
+        ClassifierModule(**SMALL, components=components), data, str(tmp_path / "classifier.ckpt"), verbose=False
+    )
+    assert figures["val/loss"] < cold
+
+
+def test_a_fit_that_goes_on_does_so_at_temperature_one_and_is_calibrated_anew(tmp_path: Path, tiny_store) -> None:
+    data, path = LatentDataModule(tiny_store(n=1000), batch_size=256, val_fraction=0.2), tmp_path / "classifier.ckpt"
+    fit(tmp_path, data, steps=40)
+    first = load_network(path, "classifier").network.log_temperature.clone()
+
+    class Watch(Callback):
+        seen: ClassVar[list[float]] = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            self.seen.append(float(pl_module.classifier.log_temperature.abs().max()))
+
+        def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            self.seen.append(float(pl_module.classifier.log_temperature.abs().max()))  # of the averaged weights
+
+    trainer = make_trainer(tmp_path, 80, check_val_every_n_epoch=2)
+    trainer.callbacks.append(Watch())
+    trainer.fit(ClassifierModule(**SMALL), data, ckpt_path=str(path), weights_only=True)
+    assert len(Watch.seen) > 40 and max(Watch.seen) == 0
+    again = load_network(path, "classifier").network.log_temperature
+    assert first.abs().max() > 0.01 and again.abs().max() > 0.01 and not torch.equal(first, again)
+
+    # A fit that has nothing left to do leaves a calibrated checkpoint, too.
+    make_trainer(tmp_path, 80).fit(ClassifierModule(**SMALL), data, ckpt_path=str(path), weights_only=True)
+    assert torch.equal(load_network(path, "classifier").network.log_temperature, again)
+
+
+@pytest.mark.parametrize(
+    "options", [{"fast_dev_run": 2}, {"enable_checkpointing": False, "callbacks": []}], ids=["dev", "no checkpoints"]
+)
+def test_a_fit_without_checkpoints_has_nothing_to_calibrate(tmp_path: Path, tiny_store, options: Any) -> None:
+    data = LatentDataModule(tiny_store(), batch_size=128)
+    make_trainer(tmp_path, 4, **options).fit(ClassifierModule(**SMALL), data)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_fit_without_validation_samples_keeps_temperature_one(tmp_path: Path, tiny_store, caplog) -> None:
+    data = LatentDataModule(tiny_store(), batch_size=128, val_fraction=0.0)
+    with caplog.at_level("INFO", "pytorch_lightning"):
+        fit(tmp_path, data, steps=4)
+    loaded = load_network(tmp_path / "classifier.ckpt", "classifier")
+    assert loaded.network.log_temperature.abs().max() == 0 and loaded.calibration == {}
+    assert "no validation samples: the classifier's temperature stays 1" in caplog.text
+
+
+def test_validate_reports_calibration_in_words_table_and_picture(
+    demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["lcg"])
+    save = ("--ckpt_path", demo.classifier, "--trainer.logger.save_dir", str(tmp_path))
+    assert demo.train("validate", "classifier", *save) == 0
+    folder = tmp_path / "log"  # the logger's
+    network = load_network(demo.classifier, "classifier").network
+    rows = list(csv.DictReader((folder / "calibration.csv").open()))
+    assert len(rows) == len(network.schema) * BANDS
+    assert {row["attribute"] for row in rows} == set(network.schema.names)
+    assert any(row["nll_before"] != row["nll_after"] for row in rows)
+    text = (folder / "calibration.md").read_text()
+    levels = ", ".join(f"{T:.2f}" for T in network.log_temperature.exp().tolist())
+    assert f"temperature: T = {levels} from t = 0 to 1" in text
+    assert (folder / "calibration.png").stat().st_size > 10_000
+    shown = capsys.readouterr().out
+    assert text.partition("\n![]")[0] in shown and f"{folder}/calibration.csv, calibration.md" in shown
+    assert shown.index("val/loss") < shown.index("# Calibration")  # below the Trainer's figures, where it is seen
+
+
+@pytest.mark.slow
+def test_two_ranks_calibrate_and_report_once(demo, tmp_path: Path) -> None:
+    """One rank calibrates the checkpoint while the other goes home; either command ends well."""
+    devices = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    where = (f"--trainer.default_root_dir={tmp_path}", f"--trainer.logger.save_dir={tmp_path}")
+    path = tmp_path / "classifier.ckpt"
+    saved = '[{"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}, {"class_path": "ModelCheckpoint", '
+    saved += f'"init_args": {{"dirpath": "{tmp_path}", "filename": "classifier", "save_on_train_epoch_end": true}}}}]'
+    model = ("--model.width=48", "--model.components=3", f"--data.store={demo.store}", "--data.batch_size=128")
+    steps = ("--trainer.max_steps=30", "--trainer.enable_progress_bar=false")
+    config = ("--config", str(Path(__file__).parents[2] / "configs" / "classifier" / "avatars.yaml"))
+    for command, more in (("fit", (f"--trainer.callbacks={saved}",)), ("validate", (f"--ckpt_path={path}",))):
+        line = [sys.executable, "-m", "lcg", command, *config, *devices, *where, *model, *steps, *more]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    loaded = load_network(path, "classifier")
+    assert loaded.network.log_temperature.abs().max() > 0 and set(loaded.calibration) > {"dependence"}
+    assert done.stdout.count("# Calibration") == 1 and (tmp_path / "log" / "calibration.png").is_file()
 
 
 @pytest.mark.parametrize("what", ["prior", "classifier"])
