@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lcg.benchmarks.tasks import Edit, Generate
 from lcg.benchmarks.world import AvatarWorld, RealSet
+from lcg.data.avatars import Distribution
 from lcg.generators.base import pixels_to_x
 from lcg.guidance import And, Formula
 from lcg.metrics.accuracy import attribute_accuracy, proportion
@@ -22,6 +23,9 @@ from lcg.metrics.preservation import edit_success, kept, l1_outside
 from lcg.metrics.reference import marginal_weights
 from lcg.metrics.sharpness import NearestReal
 from lcg.pipeline import Pipeline
+
+IN_SUPPORT = 0.005
+"""The share of biased avatars from which on a formula has a conditional distribution that can be drawn from."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,10 @@ class Evaluator:
             share, stderr = proportion(atom.holds(seen.labels))
             if len(formula.attributes) > 1:
                 yield Figure(f"marginal/{atom}", share, stderr, n)
+        for attribute in self.world.schema.of_kind("binary"):  # what comes along unasked
+            if attribute.name not in formula.attributes:
+                present = seen.labels[:, self.world.schema.index(attribute.name)] > 0.5
+                yield Figure(f"marginal/{attribute.name}", *proportion(present), n)
         yield Figure("sharp", *proportion(holds & near), n)
 
     def _marginals(self, seen: Seen) -> Iterator[Figure]:
@@ -233,15 +241,26 @@ class Evaluator:
         return self.see(self.pipeline.decode(z)), z
 
     def _satisfying(self, formula: Formula) -> tuple[Seen, Tensor, RealSet]:
-        """Renders that satisfy a formula: what the judge sees and their weights; and another such set of renders."""
+        """Renders that satisfy a formula: what the judge sees and their weights; and another such set of renders.
+
+        Where the biased world has the combination they are its own, p(x | formula). Where it has not there is no
+        conditional distribution to compare with: then they are uniform renders with the training set's marginals.
+        """
         key = str(formula)
         if key not in self._references:
+            kind: Distribution = "biased" if self._in_support(formula) else "uniform"
             first, second = (
-                self.world.real("uniform", self.references, f"{name} {key}", formula) for name in ("reference", "floor")
+                self.world.real(kind, self.references, f"{name} {key}", formula) for name in ("reference", "floor")
             )
             self._references[key] = (self.see(first.images), self._weights(first.labels, formula), second)
         return self._references[key]
 
+    def _in_support(self, formula: Formula) -> bool:
+        """Whether enough biased avatars satisfy a formula to draw references from them."""
+        return self.world.share("biased", formula) >= IN_SUPPORT
+
     def _weights(self, labels: Tensor, formula: Formula) -> Tensor:
-        """Weights that give the attributes outside the formula the training set's marginals."""
+        """What each reference counts; see `_satisfying`."""
+        if self._in_support(formula):
+            return torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
         return marginal_weights(labels, self.world.schema, self.marginals, formula.attributes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lcg import __version__
 from lcg.baselines.latent_arithmetic import LatentArithmetic
 from lcg.benchmarks.cells import Cells
 from lcg.benchmarks.evaluator import Evaluator, Figure
-from lcg.benchmarks.methods import LCG, Arithmetic, Method
+from lcg.benchmarks.methods import LCG, Arithmetic, Method, Variant
 from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Task, Unconditional, parse_task
 from lcg.benchmarks.world import AvatarWorld, RealSet
@@ -32,7 +32,8 @@ from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import And, Formula, Not, parse
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.reference import marginals
-from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
+from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline, load
+from lcg.settings import Editing, Guidance, Sampling
 
 TUNING_SEED = 1_000
 """A repetition that is never measured: what baselines are tuned on."""
@@ -95,6 +96,7 @@ def bench_job(
     sampling: Sampling = Sampling(),  # noqa: B008
     guidance: Guidance = Guidance(),  # noqa: B008
     editing: Editing = Editing(),  # noqa: B008
+    compare: dict[str, Guidance] = {},  # noqa: B006 (never changed)
     title: str = "Latent classifier guidance on the embedded avatars",
     commands: list[str] = [],  # noqa: B006
 ) -> None:
@@ -116,6 +118,7 @@ def bench_job(
         sampling: how latents are sampled.
         guidance: how strongly formulas guide.
         editing: how edits are made.
+        compare: other settings of the guidance to run the formulas with, by the name they shall have.
         title: of the report.
         commands: what leads to these results, for the report.
     """
@@ -149,16 +152,22 @@ def bench_job(
         "guidance": asdict(guidance),
         "editing": asdict(editing),
         "sources": str(conditions),
+        "compare": {name: asdict(other) for name, other in compare.items()},
     }
     cells = Cells(Path(out), settings)
     z_0 = pipeline.statistics.standardise(data.latents())
-    methods = [LCG(pipeline), Arithmetic(pipeline, LatentArithmetic.fit(z_0, labels, pipeline.schema))]
+    variants = [Variant(replace(pipeline, guidance=other), name) for name, other in compare.items()]
+    methods: list[Method] = [
+        LCG(pipeline),
+        *variants,
+        Arithmetic(pipeline, LatentArithmetic.fit(z_0, labels, pipeline.schema)),
+    ]
     bench = Benchmark(pipeline, evaluator, methods, conditions, sizes, cells)
     skipped = [
         f"{method.name} has no answer to {task.name} and is left out there."
         for task in parsed
         for method in methods
-        if isinstance(task, Generate | Edit) and not method.can(task)
+        if isinstance(task, Generate) and not method.can(task)
     ]
     with tqdm([(task, seed) for task in parsed for seed in seeds], desc="bench", unit="task") as plan:
         for task, seed in plan:
@@ -255,14 +264,16 @@ class Benchmark:
 
     def generate(self, task: Generate, seed: int, show: bool) -> None:
         """Samples of a formula by every method, beside real images that satisfy it."""
-        count, depends = self.sizes.samples, ("sampling", "guidance")
+        count = self.sizes.samples
         for method in (m for m in self.methods if m.can(task)):
+            depends = ("sampling", "compare" if isinstance(method, Variant) else "guidance")
             tune = partial(method.tune, task, partial(self.tuning_score, method, task))
 
             def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
                 tune()
                 z_0, cost = timed(lambda: method.generate(task, seed_range(seed, count)), count)
-                yield from named(task.name, (*self.evaluator.generated(task, z_0), cost))
+                figures = (*self.evaluator.generated(task, z_0), *method.diagnostics(), cost)
+                yield from named(task.name, figures)
 
             def sheet(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
                 tune()
@@ -350,7 +361,7 @@ def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, si
                     f"a Frechet distance, got {count} for {task.name!r} and {sizes.references} references"
                 )
         if isinstance(task, Generate):
-            pipeline.guided(task.formula)
+            pipeline.term(task.formula)
             world.check_exists(task.formula)
         if isinstance(task, Edit):
             binary = {a.name for a in world.schema.of_kind("binary")}

@@ -5,15 +5,17 @@ Each may tune itself on a validation split before it is measured. lcg does not: 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from lcg.baselines.latent_arithmetic import LatentArithmetic
+from lcg.benchmarks.evaluator import Figure
 from lcg.benchmarks.tasks import Edit, Generate
 from lcg.guidance import Atom, Not
-from lcg.pipeline import Pipeline
+from lcg.pipeline import Draw, Pipeline
 
 STEPS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 """The grid on which latent arithmetic is tuned, in mean differences."""
@@ -36,6 +38,10 @@ class Method(ABC):
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
         """Standardised latents (N, *latent), one per seed."""
 
+    def diagnostics(self) -> Iterator[Figure]:
+        """What the method itself says of its last samples, such as how far to trust them."""
+        return iter(())
+
     @abstractmethod
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
         """Standardised latents (N, *latent) after each edit of the sequence; labels (N, A) are the sources' own."""
@@ -49,18 +55,41 @@ class Method(ABC):
 
 
 class LCG(Method):
-    """Latent classifier guidance with the pipeline's settings."""
+    """Latent classifier guidance with the pipeline's settings.
 
-    name = "lcg"
+    Args:
+        pipeline: with its settings.
+        name: in `results.csv`.
+    """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, name: str = "lcg") -> None:
+        self.pipeline, self.name = pipeline, name
+        self._last: Draw | None = None
 
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
-        return self.pipeline.sample(seeds, task.formula)
+        draw = self.pipeline.draw(seeds, task.formula)
+        self._last = draw
+        return draw.z_0
+
+    def diagnostics(self) -> Iterator[Figure]:
+        draw = self._last
+        if draw is None or draw.plan is None:
+            return
+        n = len(draw.z_0)
+        if math.isfinite(draw.log_p_formula):
+            yield Figure("log_p_formula", draw.log_p_formula, draw.stderr, n)
+        if math.isfinite(draw.ess):
+            yield Figure("ess", draw.ess, math.nan, n)
 
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
         return [result.z_0 for result in self.pipeline.edit_latents(z_0, task.words, labels)]
+
+
+class Variant(LCG):
+    """Latent classifier guidance with other settings of its guidance, to be compared; formulas only."""
+
+    def can(self, task: Generate | Edit) -> bool:
+        return isinstance(task, Generate)
 
 
 class Arithmetic(Method):

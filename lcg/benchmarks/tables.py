@@ -74,8 +74,8 @@ METRICS = MappingProxyType(
             "lower",
             1,
             "between Gaussians fitted to the judge's features of samples and of real images (for a formula: real "
-            "images that satisfy it, reweighted to the training marginals of all other attributes); compare it with "
-            "its floor, the distance between two sets of real images",
+            "images that satisfy it, drawn as the training set's were; if it has none, uniform ones with its marginals "
+            "of all other attributes); compare it with its floor, the distance between two sets of real images",
         ),
         "fid": Metric("FID", "lower", 2, "Fréchet distance of Inception features"),
         "kid": Metric("KID", "lower", 4, "kernel distance of Inception features"),

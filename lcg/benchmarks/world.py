@@ -75,13 +75,15 @@ class AvatarWorld:
                 )
             total *= 4
 
-    def check_exists(self, formula: Formula, draws: int = 65_536) -> None:
+    def share(self, distribution: Distribution, formula: Formula, draws: int = 65_536) -> float:
+        """The share of a distribution's avatars that satisfy a formula, in [0, 1], from this many draws."""
+        labels = torch.from_numpy(labels_of(AvatarSource(distribution, draws, "bench-exists", self.seed).parts))
+        return float(formula.holds(labels).double().mean())
+
+    def check_exists(self, formula: Formula) -> None:
         """Raises ValueError when a formula holds for none of many uniform avatars."""
-        labels = torch.from_numpy(labels_of(AvatarSource("uniform", draws, "bench-exists", self.seed).parts))
-        if not bool(formula.holds(labels).any()):
-            raise ValueError(
-                f"{str(formula)!r} holds for none of {draws} avatars, so there is nothing to compare with; ask for less"
-            )
+        if self.share("uniform", formula) == 0:
+            raise ValueError(f"{str(formula)!r} holds for no avatar, so there is nothing to compare with; ask for less")
 
     def regions(self, sources: RealSet, edits: tuple[Formula, ...]) -> NDArray[np.bool_]:
         """(N, H, W): where each source may change when all edits are made."""

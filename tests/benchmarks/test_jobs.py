@@ -178,10 +178,10 @@ def test_seeds_are_repetitions_with_other_samples(demo, judge: str, tmp_path: Pa
         ((), ["generate/glases"], "did you mean 'glasses'"),
         ((), ["sing"], "expected unconditional, reconstruction, generate/FORMULA"),
         ((), ["generate/glasses & ~glasses"], "contradicts itself"),
-        ((), ["generate/hat & long_hair"], "holds for none of"),
+        ((), ["generate/hat & long_hair"], "holds for no avatar"),
         ((), ["edit/hair_color=red"], "must each change another binary attribute"),
         ((), ["edit/+hat -hat"], "must each change another binary attribute"),
-        (("--source_formula", "~hat"), ["edit/-hat"], "holds for none of"),
+        (("--source_formula", "~hat"), ["edit/-hat"], "holds for no avatar"),
         (("--editing.tau", "0"), TASKS, "`tau` must be > 0"),
         (("--guidance.max_step", "0"), TASKS, "`max_step` must be > 0"),
         (("--sizes.samples", "4"), TASKS, "must be above 6, the judge's features"),
@@ -247,3 +247,22 @@ def test_a_method_without_an_answer_is_left_out_and_named(demo, judge: str, tmp_
     assert {row["method"] for row in results(tmp_path)} == {"lcg", "real"}
     notes = json.loads((tmp_path / "provenance.json").read_text())["notes"]
     assert "arithmetic has no answer to generate/glasses | hat and is left out there." in notes
+
+
+def test_other_settings_of_the_guidance_are_compared_on_formulas(demo, judge: str, tmp_path: Path) -> None:
+    compare = '{"naive": {"dependence": "independent", "extrapolate": "never"}, "particles": {"particles": 4}}'
+    tasks = ["generate/hat & glasses", "edit/+beard"]
+    assert bench(demo, tmp_path, judge, "--compare", compare, tasks=tasks) == 0
+    rows = results(tmp_path)
+    assert {row["method"] for row in rows if row["task"] == tasks[0]} == {
+        "lcg",
+        "naive",
+        "particles",
+        "arithmetic",
+        "real",
+    }
+    assert {row["method"] for row in rows if row["task"] == tasks[1]} == {"lcg", "arithmetic"}
+    of = {(row["method"], row["metric"]): float(row["value"]) for row in rows if row["task"] == tasks[0]}
+    assert 0.25 <= of["particles", "ess"] <= 1 and of["particles", "log_p_formula"] < 0
+    assert ("naive", "ess") not in of and of["naive", "log_p_formula"] == of["lcg", "log_p_formula"]
+    assert {"marginal/hat", "marginal/beard"} <= {metric for method, metric in of if method == "lcg"}
