@@ -1,6 +1,7 @@
 """The diffusion prior's mathematics: schedules, the forward process, exact denoisers and samplers. No networks."""
 
 from lcg.diffusion.gaussian import GaussianDenoiser, MixtureDenoiser
+from lcg.diffusion.likelihood import FlowLogProb, LowerBound, evidence_lower_bound, flow_log_prob
 from lcg.diffusion.noise import Randomness, generators, randn
 from lcg.diffusion.process import (
     Denoiser,
@@ -40,9 +41,11 @@ __all__ = [
     "CosineSchedule",
     "DPMSolverPP2M",
     "Denoiser",
+    "FlowLogProb",
     "GaussianDenoiser",
     "Heun",
     "LinearSchedule",
+    "LowerBound",
     "MixtureDenoiser",
     "Progress",
     "Randomness",
@@ -56,8 +59,10 @@ __all__ = [
     "eps_from_score",
     "eps_from_v",
     "eps_from_z0",
+    "evidence_lower_bound",
     "expand",
     "flow_from_eps",
+    "flow_log_prob",
     "flow_point",
     "generators",
     "randn",
