@@ -7,6 +7,7 @@ Atoms speak of one attribute: a binary one holds (`glasses`), a categorical one 
 and `|`, in text and in Python. A conjunct of the whole formula may carry a weight w >= 0, written `conjunct^w` in text
 and `conjunct ** w` in Python: guidance then climbs w * log P(conjunct), as in the paper's product of classifiers (Shi
 et al. 2023, arXiv:2304.12536); without weights it climbs log P(formula), which is exact (`lcg.guidance.probability`).
+A weight of 1 is a weight like any other: `smile^1.0 & hat` means what it says, and no default takes its place.
 
 Truth on label rows is Kleene's three-valued logic: a missing label makes an atom unknown, and unknown never satisfies.
 """
@@ -49,13 +50,13 @@ class Formula(ABC):
 
     @property
     def conjuncts(self) -> tuple[tuple["Formula", float], ...]:
-        """The conjuncts of the whole formula, each with its weight."""
+        """The conjuncts of the whole formula, each with its weight, which is 1 where none is written."""
         return ((self, 1.0),)
 
     @property
     def is_weighted(self) -> bool:
-        """Whether a conjunct carries a weight."""
-        return any(weight != 1.0 for _, weight in self.conjuncts)
+        """Whether a conjunct carries a weight, be it 1: the formula is then guided by its own weights alone."""
+        return False
 
     def holds(self, labels: Float[Tensor, "n attributes"]) -> Bool[Tensor, " n"]:
         """Which rows certainly satisfy the formula; weights play no part.
@@ -88,8 +89,8 @@ class Formula(ABC):
         return Not(self)
 
     def __pow__(self, weight: float) -> "Formula":
-        """The formula as a conjunct of this weight; weight 1 changes nothing."""
-        return self if weight == 1.0 else Weighted(self, float(weight))
+        """The formula as a conjunct of this weight."""
+        return Weighted(self, float(weight))
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,30 @@ class Has(Atom):
 
 @dataclass(frozen=True)
 class OneOf(Atom):
-    """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`; indices ascending."""
+    """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`.
+
+    Args:
+        attribute: the attribute.
+        column: its column of labels.
+        indices: of the values, at least one; kept in ascending order, each once.
+
+    Raises:
+        ValueError: no index, or one that is not of a value.
+    """
 
     indices: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", tuple(sorted(set(self.indices))))
+        count = len(self.attribute.values)
+        if not self.indices or self.indices[0] < 0 or self.indices[-1] >= count:
+            raise ValueError(
+                f"`indices` of {self.name!r} must be at least one of 0 to {count - 1}, got {list(self.indices)}; "
+                "use attribute.value_index(name)"
+            )
+
     def __str__(self) -> str:
-        words = [v if v.isidentifier() else json.dumps(v) for v in (self.attribute.values[i] for i in self.indices)]
+        words = [_word(self.attribute.values[i]) for i in self.indices]
         return f"{self.name}={words[0]}" if len(words) == 1 else f"{self.name} in {{{', '.join(words)}}}"
 
     def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -162,10 +181,27 @@ class OneOf(Atom):
 
 @dataclass(frozen=True)
 class Beyond(Atom):
-    """A continuous attribute lies above or below a threshold, in the attribute's own unit: `age>0.6`, `age<0.3`."""
+    """A continuous attribute lies above or below a threshold, in the attribute's own unit: `age>0.6`, `age<0.3`.
+
+    Args:
+        attribute: the attribute.
+        column: its column of labels.
+        threshold: finite.
+        above: whether it lies above.
+
+    Raises:
+        ValueError: the threshold is not finite.
+    """
 
     threshold: float
     above: bool
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.threshold):
+            raise ValueError(
+                f"`threshold` of {self.name!r} must be finite, got {self.threshold}; leave out what always holds"
+            )
+        object.__setattr__(self, "threshold", float(self.threshold) + 0.0)  # -0.0 is 0.0, and is written so
 
     def __str__(self) -> str:
         return f"{self.name}{'>' if self.above else '<'}{self.threshold!r}"
@@ -226,6 +262,10 @@ class And(_Several):
     def conjuncts(self) -> tuple[tuple[Formula, float], ...]:
         return tuple(pair for operand in self.operands for pair in operand.conjuncts)
 
+    @property
+    def is_weighted(self) -> bool:
+        return any(operand.is_weighted for operand in self.operands)
+
     def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
         true, false = zip(*(operand.verdict(labels) for operand in self.operands), strict=True)
         return torch.stack(true).all(dim=0), torch.stack(false).any(dim=0)
@@ -261,6 +301,7 @@ class Weighted(Formula):
                 f"the weight of {str(self.operand)!r} must be finite and >= 0, got {self.weight}; "
                 "to avoid something, negate it with ~"
             )
+        object.__setattr__(self, "weight", float(self.weight) + 0.0)
 
     def __str__(self) -> str:
         return f"{_bracketed(self.operand)}^{self.weight!r}"
@@ -272,8 +313,17 @@ class Weighted(Formula):
     def conjuncts(self) -> tuple[tuple[Formula, float], ...]:
         return ((self.operand, self.weight),)
 
+    @property
+    def is_weighted(self) -> bool:
+        return True
+
     def verdict(self, labels: Float[Tensor, "n attributes"]) -> Verdict:
         return self.operand.verdict(labels)
+
+
+def _word(value: str) -> str:
+    """A value as the language writes it: bare if that is one word in any reading, else quoted as in JSON."""
+    return value if value.isidentifier() else json.dumps(value, ensure_ascii=False)
 
 
 def _bracketed(formula: Formula) -> str:

@@ -8,9 +8,11 @@
               | NAME '=' VALUE                          categorical: hair=blond
               | NAME 'in' '{' VALUE (',' VALUE)* '}'    categorical: hair in {blond, red}
               | NAME ('>' | '<') NUMBER                 continuous:  age>0.6, in the attribute's own unit
-    VALUE    := WORD | "any text"                       quoted as in JSON
+    VALUE    := WORD | NUMBER | "any text"              quoted as in JSON
 
-The parser is recursive descent, one method per rule. `str(formula)` is canonical text that parses to an equal formula.
+Names and words are Python's identifiers, in any script; words may begin with a digit. The parser is recursive descent,
+one method per rule. `str(formula)` is canonical text, which parses to an equal formula (unless that was built in Python
+and is nested deeper than `MAX_DEPTH`, which no text may be).
 Edits are single literals with a sign, `+glasses`, `-hat`, `hair=blond` (`parse_edit`).
 """
 
@@ -29,10 +31,9 @@ MAX_DEPTH = 32  # of nested parentheses and negations; deeper text is a mistake,
 
 TOKEN = re.compile(
     r"""(?P<space>\s+)
-      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
-      | (?P<word>\w+)
+      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
       | (?P<text>"(?:[^"\\\n]|\\.)*")
-      | (?P<foreign>&&|\|\||==|!=|<>|>=|=>|<=|=<|!|\*\*|:)
+      | (?P<foreign>&&|\|\||==|!=|<>|>=|=>|<=|=<|!|\*\*|\*|:)
       | (?P<symbol>[&|~^(){},=<>])""",
     re.VERBOSE,
 )
@@ -53,6 +54,7 @@ ADVICE = {
     "<=": "write `<`; a continuous attribute equals its threshold with probability 0",
     "=<": "write `<`; a continuous attribute equals its threshold with probability 0",
     "**": "write `^`",
+    "*": "a weight stands behind its conjunct, such as glasses^2.0",
 }
 """What to write for the operators of other languages."""
 
@@ -130,10 +132,19 @@ class _Parser:
     def split(self, start: int) -> list[Token]:
         tokens, column = [], start
         while column < len(self.text):
-            match = TOKEN.match(self.text, column)
+            match, word = TOKEN.match(self.text, column), _word_at(self.text, column)
+            if len(word) > (len(match[0]) if match else 0):  # 2 is a number, 2nd is a word
+                tokens.append(Token("word", word, column))
+                column += len(word)
+                continue
             if match is None or match.lastgroup is None:
                 bad = self.text[column]
-                advice = {'"': ", a quoted value that is not closed", "+": "; leave it out", "-": "; write `~` for not"}
+                advice = {
+                    '"': ", a quoted value that is not closed",
+                    "'": '; quote values by "',
+                    "+": "; leave it out",
+                    "-": "; write `~` for not",
+                }
                 self.fail(f"cannot read {bad!r}{advice.get(bad, '')}", column)
             if match.lastgroup != "space":
                 tokens.append(Token(match.lastgroup, match[0], column))
@@ -202,6 +213,8 @@ class _Parser:
             weight, column = self.number("a weight")
             if weight < 0:
                 self.fail(f"a weight must be >= 0, got {weight}; to avoid something, negate it with `~`", column)
+            if self.token.text == "^":
+                self.fail("a conjunct has one weight; multiply them")
             return operand**weight
         return operand
 
@@ -235,18 +248,25 @@ class _Parser:
 
     def atom(self) -> Atom:
         name = self.token
+        if name.kind == "number":
+            self.fail(f"expected an attribute, `~` or `(`, got {name}; a number stands on the right, such as age>0.5")
         if name.kind != "word":
             self.fail(f"expected an attribute, `~` or `(`, got {name}")
         try:
             column = self.schema.index(name.text)
         except ValueError as error:
-            advice = ADVICE.get(name.text.lower())
+            advice = ADVICE.get(name.text.lower()) or self.value_elsewhere(name.text)
             self.fail(f"{error}; {advice}" if advice else str(error), name.column)
         self.position += 1
         attribute = self.schema.attributes[column]
         if attribute.kind == "binary":
             return self.binary(attribute, column)
         return (self.categorical if attribute.kind == "categorical" else self.continuous)(attribute, column, name)
+
+    def value_elsewhere(self, word: str) -> str | None:
+        """What to write for a value without its attribute, as in hair=red | blond."""
+        owners = [a.name for a in self.schema if word in a.values]
+        return f"{word!r} is a value: write {' or '.join(f'{owner}={word}' for owner in owners)}" if owners else None
 
     def binary(self, attribute: Attribute, column: int) -> Atom:
         if self.token.text in ("=", "==", "!=", "<", ">", "<=", ">=", "in"):
@@ -284,6 +304,11 @@ class _Parser:
             self.fail(f"expected a value of {attribute.name!r} ({', '.join(attribute.values)}), got {token}")
         try:
             index = attribute.value_index(json.loads(token.text) if token.kind == "text" else token.text)
+        except json.JSONDecodeError as error:
+            self.fail(
+                'a quoted value is written as in JSON, \\" for a quote and \\\\ for a backslash; cannot read the rest',
+                token.column + error.pos,
+            )
         except ValueError as error:
             self.fail(str(error), token.column)
         self.position += 1
@@ -298,3 +323,11 @@ class _Parser:
             self.fail(f"{what} must be finite, got {token}")
         self.position += 1
         return value, token.column
+
+
+def _word_at(text: str, start: int) -> str:
+    """The longest run of letters, digits and whatever else continues an identifier, such as combining marks."""
+    end = start
+    while end < len(text) and (text[end].isalnum() or f"a{text[end]}".isidentifier()):
+        end += 1
+    return text[start:end]

@@ -74,13 +74,15 @@ class CompiledFormula:
         ValueError: the decision diagram has more than `MAX_NODES` nodes.
 
     Attributes:
-        satisfiable: False if a conjunct can never hold, whatever the labels: its log-probability is -inf.
-        tautological: True if the formula holds whatever the labels: its log-probability is 0 everywhere.
+        satisfiable: False if the formula can never hold, whatever the labels: its log-probability is -inf.
+        tautological: True if its log-probability is 0 everywhere: it always holds, or nothing in it has a weight.
     """
 
     def __init__(self, formula: Formula) -> None:
         self.formula = formula
-        self.satisfiable = True
+        # Weights do not make a contradiction possible, not even one between conjuncts of different weights.
+        every = _independent(part for part, _ in formula.conjuncts)
+        self.satisfiable = all(Diagram(group).root != FALSE for group in every)
         self.literals: dict[float, list[tuple[Attribute, bool]]] = {}  # by weight; binary attributes, wanted or not
         self.diagrams: list[tuple[float, Diagram]] = []
         joint = [part for part, weight in formula.conjuncts if weight == 1.0]
@@ -89,19 +91,19 @@ class CompiledFormula:
             self._add(Diagram(group), weight)
 
     def _add(self, diagram: "Diagram", weight: float) -> None:
-        if diagram.root == FALSE:
-            self.satisfiable = False
-        elif (literal := diagram.literal) is not None:
+        if (literal := diagram.literal) is not None:
             self.literals.setdefault(weight, []).append(literal)
-        elif diagram.root != TRUE:
+        elif diagram.root not in (FALSE, TRUE):
             self.diagrams.append((weight, diagram))
 
     @property
     def tautological(self) -> bool:
-        return self.satisfiable and not self.literals and not self.diagrams
+        asked = any(self.literals.keys()) or any(weight for weight, _ in self.diagrams)
+        return self.satisfiable and not asked
 
     def __call__(self, outputs: Mapping[str, Tensor] | JointOutputs) -> Float[Tensor, " batch"]:
         """The log-probability (B,); see `log_probability`."""
+        independent: Mapping[str, Tensor]
         if isinstance(outputs, JointOutputs):
             independent, mix = outputs.rows(), outputs.mix
         else:

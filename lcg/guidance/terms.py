@@ -19,7 +19,7 @@ from torch import Tensor
 from lcg.diffusion.process import Denoiser
 from lcg.guidance.formula import Formula
 from lcg.guidance.probability import CompiledFormula
-from lcg.nets.heads import Outputs, in_float, log_likelihood, marginals, tensors
+from lcg.nets.heads import Outputs, in_float, independent, log_likelihood, tensors
 from lcg.schema import Attribute, Schema, unknown_name
 
 Classifier = Callable[[Tensor, Tensor], Outputs]
@@ -29,7 +29,7 @@ Readout = Callable[[Outputs], Tensor]
 """readout(outputs) -> log-probability (B,)."""
 
 Dependence = Literal["joint", "independent"]
-"""How several attributes are read from a joint head: as it models them, or by their marginals alone."""
+"""How several attributes are read: from a joint head where there is one, or each by itself."""
 
 
 class Term(ABC):
@@ -148,9 +148,9 @@ class FormulaReadout:
 
     Args:
         formula: what should hold.
-        dependence: `joint` takes a joint head as it is. `independent` reads it through its marginals, as if attributes
-            were independent given z_t: the usual sum of classifiers, an approximation that is biased wherever they are
-            not. Heads that are independent anyway are read alike by both.
+        dependence: `joint` reads a joint head. `independent` reads the heads for single attributes, as if these were
+            independent given z_t: the usual sum of classifiers, an approximation that is biased wherever they are not.
+            A classifier that has no joint head is read alike by both.
 
     Raises:
         ValueError: the formula, or one of its weighted conjuncts, can never hold; or it always does.
@@ -164,18 +164,16 @@ class FormulaReadout:
             raise ValueError(f"the formula must be one that can hold, got {str(formula)!r}, which contradicts itself")
         if self.compiled.tautological:
             raise ValueError(
-                f"the formula must be one that can fail, got {str(formula)!r}, which always holds; "
+                f"the formula must be one that can fail, got {str(formula)!r}, which always holds or has no weight; "
                 "sample without a formula instead"
             )
 
     def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
-        if self.dependence == "independent":
-            outputs = marginals([atom.attribute for atom in self.formula.atoms()], outputs)
-        return self.compiled(outputs)
+        return self.compiled(independent(outputs) if self.dependence == "independent" else outputs)
 
 
 class LabelReadout:
-    """sum_j w_j log p(y_j | z_t): keeps labels as they are, each by its own marginal.
+    """sum_j w_j log p(y_j | z_t): keeps labels as they are, each by itself.
 
     Args:
         schema: the labels' columns.
@@ -212,7 +210,7 @@ class LabelReadout:
         self._weights: list[float] = weights.expand(len(schema)).tolist()
 
     def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
-        outputs = marginals([attribute for _, attribute in (*self._binary, *self._others)], outputs)
+        outputs = independent(outputs)
         for _, attribute in (*self._binary, *self._others):
             if attribute.name not in outputs:
                 raise unknown_name("attribute", attribute.name, outputs, "the classifier")

@@ -85,11 +85,10 @@ class TimeConditionedClassifier(nn.Module):
                 "use the classifier that was fitted on this store"
             )
         flat = self.net(z_t.flatten(1), t)
-        single, weights, heads = flat.tensor_split(
-            [self.outputs, flat.shape[1] - self.components * self.outputs], dim=1
-        )
-        outputs: Outputs = split_outputs(self.schema, single)
+        single = split_outputs(self.schema, flat[:, : self.outputs])
+        outputs: Outputs = single
         if self.components > 1:
+            weights, heads = flat[:, self.outputs :].tensor_split([self.components], dim=1)
             joint = split_outputs(self.schema, heads.unflatten(1, (self.components, self.outputs)))
             outputs = JointOutputs(weights, joint, single)
         # Where all times are one, so is the temperature.

@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import lcg.guidance.probability as probability
-from lcg.guidance.formula import Beyond, Formula, Has, OneOf
+from lcg.guidance.formula import And, Beyond, Formula, Has, Not, OneOf, Or
 from lcg.guidance.logic import parse
 from lcg.guidance.probability import CompiledFormula, log_between, log_probability
 from lcg.schema import Attribute, Schema
@@ -275,3 +277,93 @@ def test_what_is_no_formula_is_refused() -> None:
 
     with pytest.raises(TypeError, match="must be built from Atom, Not, And, Or and weights, got Xor"):
         CompiledFormula(Xor())
+
+
+# --- the laws of logic for any formulas, and at any logits ---
+
+FORMULAS = st.recursive(
+    st.one_of(
+        st.sampled_from([Has(SCHEMA.attributes[column], column) for column in range(3)]),
+        st.sampled_from([OneOf(SCHEMA["hair"], 3, chosen) for chosen in ((0,), (1,), (0, 2), (0, 1, 2))]),
+        st.sampled_from([Beyond(SCHEMA["age"], 4, c, above) for c in THRESHOLDS for above in (False, True)]),
+    ),
+    lambda parts: st.one_of(
+        parts.map(Not),
+        st.tuples(parts, parts).map(And),
+        st.tuples(parts, parts).map(Or),
+    ),
+    max_leaves=5,
+)
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=25)
+# beartype checks one element of a tuple, chosen at random, of which hypothesis takes notice.
+quietly = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
+
+def extreme(scale: float, dtype: torch.dtype = torch.float64, batch: int = 16) -> dict[str, Tensor]:
+    """Logits, and means of the continuous attribute, of either sign and up to `scale`, some of them all of it."""
+    g = torch.Generator().manual_seed(round(scale))
+
+    def numbers(*shape: int) -> Tensor:
+        size = torch.rand(batch, *shape, generator=g, dtype=torch.float64).mul(2).clamp(max=1)
+        return scale * size * torch.randint(0, 2, (batch, *shape), generator=g).mul(2).sub(1)
+
+    heads = {name: numbers() for name in "abc"} | {"hair": numbers(3)}
+    log_variance = 2 * torch.randn(batch, generator=g, dtype=torch.float64)
+    heads["age"] = torch.stack([numbers(), log_variance], dim=1)
+    return {name: head.to(dtype).requires_grad_() for name, head in heads.items()}
+
+
+def assert_alike(one: Formula, two: Formula, heads: dict[str, Tensor]) -> None:
+    """Equal values and gradients, to eleven and eight digits."""
+    left, right = log_probability(one, heads), log_probability(two, heads)
+    if not CompiledFormula(one).satisfiable:
+        assert (left == -math.inf).all() and (right == -math.inf).all()
+        return
+    assert ((left - right).abs() <= 1e-11 * (1 + left.abs())).all(), f"{one} and {two}"
+    if left.requires_grad or right.requires_grad:
+        slope, other = gradients(left, heads), gradients(right, heads)
+        assert ((slope - other).abs() <= 1e-8 * (1 + slope.abs())).all(), f"{one} and {two}"
+
+
+@quietly
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+@PROPERTY
+@given(FORMULAS, FORMULAS, FORMULAS)
+def test_equivalent_formulas_are_equally_probable(scale: float, a: Formula, b: Formula, c: Formula) -> None:
+    heads = extreme(scale)
+    assert_alike(~~a, a, heads)
+    assert_alike(~(a & b), ~a | ~b, heads)
+    assert_alike(~(a | b), ~a & ~b, heads)
+    assert_alike(a & (b | c), (a & b) | (a & c), heads)
+    assert_alike(a | (b & c), (a | b) & (a | c), heads)
+    assert_alike(a & (a | b), a, heads)
+    assert_alike(a | (a & b), a, heads)
+    assert_alike(a & a, a, heads)
+    assert_alike(a | a, a, heads)
+    assert_alike(b & a, a & b, heads)
+    assert_alike((a & b) | (a & ~b), a, heads)  # needs the law of the excluded middle, which missing labels break
+
+
+@quietly
+@PROPERTY
+@given(FORMULAS)
+def test_a_formula_and_its_complement_are_all_or_nothing(a: Formula) -> None:
+    both, either = CompiledFormula(a & ~a), CompiledFormula(a | ~a)
+    assert not both.satisfiable and not both.tautological
+    assert either.satisfiable and either.tautological
+    heads = extreme(1e4)
+    assert (both(heads) == -math.inf).all() and (either(heads) == 0).all()
+    assert CompiledFormula(a).tautological is not CompiledFormula(~a).satisfiable
+
+
+@quietly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@PROPERTY
+@given(FORMULAS)
+def test_any_formula_is_finite_at_any_logits(dtype: torch.dtype, a: Formula) -> None:
+    heads, compiled = extreme(1e4, dtype), CompiledFormula(a)
+    if compiled.satisfiable:
+        value = compiled(heads)
+        assert value.isfinite().all() and (value < 1e-3).all(), str(a)
+        if value.requires_grad:
+            assert gradients(value, heads).isfinite().all(), str(a)

@@ -118,6 +118,10 @@ def test_latents_of_any_shape() -> None:
 def test_formulas_that_say_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one that can fail, got 'glasses \| ~glasses', which always holds"):
         FormulaReadout(parse("glasses | ~glasses", SCHEMA))
+    with pytest.raises(ValueError, match=r"got 'glasses\^0\.0', which always holds or has no weight; sample without"):
+        FormulaReadout(parse("glasses^0", SCHEMA))
+    with pytest.raises(ValueError, match="which contradicts itself"):
+        FormulaReadout(parse("glasses^2 & (~glasses)^3 & beard", SCHEMA))
     with pytest.raises(ValueError, match="one that can hold, got 'glasses & ~glasses', which contradicts itself"):
         FormulaReadout(parse("glasses & ~glasses", SCHEMA))
 
