@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.data.store import LatentStore, check_latents
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import parse, parse_edit
-from lcg.pipeline import CLASSIFIER, PRIOR, Editing, Guidance, Pipeline, Sampling, load
+from lcg.pipeline import CLASSIFIER, PRIOR, Draw, Pipeline, load
+from lcg.settings import Editing, Extrapolate, Guidance, Sampling
 
 OWN_IMAGE = re.compile(r"\d{4,}(_\d+)?\.png")
 """How `save_images` names images; nothing else is ever removed."""
@@ -41,6 +43,7 @@ def generate_job(
     generator: Generator | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen; the defaults are the help)
     guidance: Guidance = Guidance(),  # noqa: B008
+    extrapolate: Extrapolate | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -58,16 +61,19 @@ def generate_job(
         classifier: checkpoint of the classifiers.
         generator: the frozen generator; the embedded one when left out.
         sampling: how latents are sampled.
-        guidance: how strongly the formula guides.
+        guidance: how the formula guides.
+        extrapolate: auto, always or never; what `guidance.extrapolate` says when left out.
         device: auto, cpu or cuda.
         overwrite: replace what an earlier run left in OUT.
     """
     if num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}")
     refuse_occupied(out, overwrite)
+    if extrapolate is not None:
+        guidance = replace(guidance, extrapolate=extrapolate)
     pipeline = load(prior, classifier, generator, pick_device(device), sampling=sampling, guidance=guidance)
     if formula is not None:
-        pipeline.guided(parse(formula, pipeline.schema))
+        pipeline.term(parse(formula, pipeline.schema))
     sampling.build(pipeline.denoiser)
     folder = claim(out)
     started = time.perf_counter()
@@ -88,8 +94,27 @@ def generate_job(
         sampling=asdict(sampling),
         guidance=asdict(guidance),
         seconds=seconds,
+        **describe_draw(samples.draw),
     )
+    for warning in samples.draw.warnings:
+        print(f"warning: {warning}")
     print(f"{num} images in {seconds:.1f} s: {folder / 'sheet.png'}")
+
+
+def describe_draw(draw: Draw) -> dict[str, Any]:
+    """How samples of a formula were drawn and how far to trust them, in JSON primitives; empty without a formula."""
+    if draw.plan is None:
+        return {}
+    plan = draw.plan
+    numbers = {"ess": draw.ess, "log_p_formula": draw.log_p_formula, "log_p_formula_stderr": draw.stderr}
+    return {
+        "extrapolated": plan.extrapolate,
+        "dependence": plan.dependence,
+        "weight": asdict(plan.weight),
+        "support": str(plan.support),
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "warnings": list(draw.warnings),
+    }
 
 
 def edit_job(

@@ -10,10 +10,12 @@ sample from its own seed, so that a sample does not depend on the batch it was m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,130 +24,101 @@ from torch import Tensor
 
 from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DDIM, DPMSolverPP2M, Randomness, Sampler, generators, randn
+from lcg.diffusion import DPMSolverPP2M, Randomness, generators, randn
 from lcg.editing import EditResult, GuidedEditor, edit_sequence
-from lcg.editing.guided import Start
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
-from lcg.guidance import ClassifierTerm, Formula, FormulaReadout, GuidedDenoiser, SourceMode, parse, parse_edit
+from lcg.guidance import (
+    ClassifierTerm,
+    CompiledFormula,
+    Dependence,
+    Formula,
+    FormulaReadout,
+    GuidedDenoiser,
+    Support,
+    TwistedSMC,
+    assess,
+    parse,
+    parse_edit,
+    without_weights,
+)
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
+from lcg.nets.heads import independent
 from lcg.schema import Schema
-
-SamplerName = Literal["ddim", "dpm++2m"]
+from lcg.settings import Editing, Guidance, Sampling, Weight
 
 PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
 
 
-PURE_NOISE = 0.995
-"""The time at which pure noise stands for a noised latent."""
+PROBES = 512
+"""Samples of the prior on which the probability of formulas is estimated."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How latents are sampled.
+class Plan:
+    """How a formula will be sampled, and why.
 
-    Args:
-        sampler: `ddim` (deterministic, invertible) or `dpm++2m` (second order).
-        steps: denoiser evaluations.
-        t_start: where sampling from noise begins.
-        clip: bound on z_0_hat in standard deviations; None for none.
+    Attributes:
+        formula: what shall hold.
+        support: the evidence on whether the prior has seen it.
+        extrapolate: whether it is sampled beyond the prior's support.
+        dependence: how several attributes are read.
+        weight: of the guidance.
     """
 
-    sampler: SamplerName = "dpm++2m"
-    steps: int = 50
-    t_start: float = PURE_NOISE
-    clip: float | None = 5.0
-
-    def __post_init__(self) -> None:
-        if self.sampler not in get_args(SamplerName):
-            raise ValueError(f"`sampler` must be one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
-
-    def build(self, denoiser: LatentDenoiser) -> Sampler:
-        kind = DDIM if self.sampler == "ddim" else DPMSolverPP2M
-        return kind(denoiser.schedule, self.steps, t_start=self.t_start, clip=self.clip)
+    formula: Formula
+    support: Support
+    extrapolate: bool
+    dependence: Dependence
+    weight: Weight
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """How strongly a formula guides.
+class Draw:
+    """Latents, and what is known about how far to trust them.
 
-    Args:
-        single: weight for a formula over one attribute.
-        several: weight for a formula over several; conjunctions need more, single attributes suffer from too much.
-        max_step: trust region of a guided step in units of sqrt(dimension); None for none.
+    Attributes:
+        z_0: (N, *latent) standardised.
+        plan: how they were sampled; None for samples of the prior.
+        ess: smallest effective sample size on the way as a share of the particles, the mean over samples; nan without
+            particles.
+        log_p_formula: estimate of log P(formula) under the prior, nan when there is none.
+        stderr: of `log_p_formula`.
+        warnings: in plain words, why the samples should not be trusted.
     """
 
-    single: float = 2.0
-    several: float = 8.0
-    max_step: float | None = None
-
-    def weight(self, formula: Formula) -> float:
-        """1 for a formula that carries weights (other than 1): then these alone count."""
-        if formula.is_weighted:
-            return 1.0
-        return self.single if len(formula.attributes) == 1 else self.several
-
-
-@dataclass(frozen=True)
-class Editing:
-    """How edits are made; see `lcg.editing.GuidedEditor`.
-
-    Args:
-        weight: guidance weight of the edits.
-        keep_weight: weight of each attribute that is kept.
-        tau: standard deviation of the source about the edited latent; None for no source term.
-        source_mode: observation, tweedie or paper.
-        start: inversion, noising or noise.
-        t_start: where the path starts; the start `noise` is always at 0.995.
-        steps: denoiser evaluations, and as many for the inversion.
-        max_step: trust region of a guided step; None for none.
-    """
-
-    weight: float = 24.0
-    keep_weight: float = 8.0
-    tau: float | None = 4.0
-    source_mode: SourceMode = "observation"
-    start: Start = "inversion"
-    t_start: float = 0.7
-    steps: int = 50
-    max_step: float | None = None
-
-    def build(
-        self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
-    ) -> GuidedEditor:
-        t_start = PURE_NOISE if self.start == "noise" else self.t_start
-        return GuidedEditor(
-            denoiser,
-            classifier,
-            classifier.schema,
-            DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None),
-            self.weight,
-            self.keep_weight,
-            self.tau,
-            self.source_mode,
-            self.start,
-            t_start,
-            self.max_step,
-            randomness,
-        )
+    z_0: Tensor
+    plan: Plan | None = None
+    ess: float = math.nan
+    log_p_formula: float = math.nan
+    stderr: float = math.nan
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated latents and images.
+    """Generated images.
 
     Attributes:
-        z_0: (N, *latent) standardised.
+        draw: their latents, and how far to trust them.
         images: (N, H, W, C) uint8.
         seeds: the seed of each.
-        formula: what they were guided by, or None.
     """
 
-    z_0: Tensor
+    draw: Draw
     images: NDArray[np.uint8]
     seeds: tuple[int, ...]
-    formula: Formula | None
+
+    @property
+    def z_0(self) -> Tensor:
+        """(N, *latent) standardised."""
+        return self.draw.z_0
+
+    @property
+    def formula(self) -> Formula | None:
+        """What they were guided by."""
+        return None if self.draw.plan is None else self.draw.plan.formula
 
 
 @dataclass(frozen=True)
@@ -158,6 +131,8 @@ class Pipeline:
         classifier: of noised latents.
         statistics: standardise raw latents.
         store: fingerprint of the store that the networks were trained on.
+        labels: (N, A) of the store, or a sample of them.
+        calibrated: the reading of several attributes that is better calibrated.
     """
 
     generator: Generator
@@ -165,6 +140,8 @@ class Pipeline:
     classifier: TimeConditionedClassifier
     statistics: Statistics
     store: str
+    labels: Tensor
+    calibrated: Dependence = "joint"
     sampling: Sampling = field(default_factory=Sampling)
     guidance: Guidance = field(default_factory=Guidance)
     editing: Editing = field(default_factory=Editing)
@@ -210,31 +187,126 @@ class Pipeline:
 
     # --- generation ---
 
+    @cached_property
+    def _probes(self) -> Tensor:
+        """Samples of the prior, the same ones always."""
+        sampler = DPMSolverPP2M(self.denoiser.schedule, 20, clip=self.sampling.clip)
+        noise = randn((PROBES, *self.denoiser.latent_shape), torch.Generator().manual_seed(0), device=self.device)
+        return sampler.sample(self.denoiser, noise)
+
+    def log_probability(self, formula: Formula, z_0: Tensor) -> Tensor:
+        """log P(formula | z_0) of clean latents (N,), each attribute by itself; weights play no part."""
+        t = torch.full((len(z_0),), self.sampling.t_end, dtype=z_0.dtype, device=z_0.device)
+        with torch.no_grad():
+            return CompiledFormula(without_weights(formula))(independent(self.classifier(z_0, t)))
+
+    def support(self, formula: Formula) -> Support:
+        """The evidence on whether the prior has seen what the formula asks for."""
+        return assess(formula, self.labels, self.log_probability(formula, self._probes))
+
+    def plan(self, formula: Formula) -> Plan:
+        """How a formula will be sampled, by the settings of `guidance` and the evidence on its support."""
+        settings, support = self.guidance, self.support(formula)
+        extrapolate = settings.extrapolate == "always" or (settings.extrapolate == "auto" and support.beyond)
+        dependence: Dependence = self.calibrated if settings.dependence == "auto" else settings.dependence
+        if extrapolate:  # a joint distribution is known of what was seen only: attributes one by one go beyond it
+            dependence = "independent"
+        return Plan(formula, support, extrapolate, dependence, settings.weight(formula, extrapolate))
+
+    def term(self, formula: Formula, dependence: Dependence = "joint") -> ClassifierTerm:
+        """log P(formula | z_t) as a term. Raises ValueError for a formula that never or always holds."""
+        return ClassifierTerm(self.classifier, [(FormulaReadout(formula, dependence), 1.0)])
+
+    def guided(self, plan: Plan) -> GuidedDenoiser:
+        """The prior's denoiser with the formula's guidance."""
+        term, schedule = self.term(plan.formula, plan.dependence), self.denoiser.schedule
+        return GuidedDenoiser(self.denoiser, [term], schedule, plan.weight, self.guidance.max_step)
+
     def sample(self, seeds: Sequence[int], formula: Formula | None = None, batch_size: int = 512) -> Tensor:
-        """Latents of the prior, guided by a formula when there is one.
+        """Latents (N, *latent) of the prior, guided by a formula when there is one; see `draw`."""
+        return self.draw(seeds, formula, batch_size).z_0
+
+    def draw(self, seeds: Sequence[int], formula: Formula | None = None, batch_size: int = 512) -> Draw:
+        """Latents of the prior, guided by a formula when there is one, and how far to trust them.
 
         Args:
             seeds: one per sample.
             formula: what shall hold.
             batch_size: rows sampled together.
 
-        Returns:
-            (N, *latent) standardised.
+        Raises:
+            ValueError: the formula never or always holds.
         """
-        sampler = self.sampling.build(self.denoiser)
-        denoiser = self.denoiser if formula is None else self.guided(formula)
-        parts = []
+        if formula is None:
+            return Draw(self._sample(self.denoiser, seeds, 1.0, batch_size))
+        self.term(formula)  # refuses before anything is sampled
+        plan = self.plan(formula)
+        if plan.extrapolate:
+            return self._extrapolate(plan, seeds, batch_size)
+        warnings = (
+            (f"{formula} is beyond the prior's support ({plan.support}): there is no conditional to sample",)
+            if plan.support.beyond
+            else ()
+        )
+        if self.guidance.particles:
+            return self._with_particles(plan, seeds, warnings)
+        z_0 = self._sample(self.guided(plan), seeds, plan.weight.largest, batch_size)
+        return Draw(z_0, plan, log_p_formula=_log(plan.support.p), stderr=_relative(plan.support), warnings=warnings)
+
+    def _sample(
+        self, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int], weight: float, batch_size: int
+    ) -> Tensor:
+        sampler, parts = self.sampling.build(self.denoiser, weight), []
         for start in range(0, len(seeds), batch_size):
             rows = generators(seeds[start : start + batch_size])
             noise = randn((len(rows), *self.denoiser.latent_shape), rows, device=self.device)
             parts.append(sampler.sample(denoiser, noise, rows))
         return torch.cat(parts)
 
-    def guided(self, formula: Formula) -> GuidedDenoiser:
-        """The prior's denoiser with the formula's guidance."""
-        term = ClassifierTerm(self.classifier, [(FormulaReadout(formula), 1.0)])
-        weight = self.guidance.weight(formula)
-        return GuidedDenoiser(self.denoiser, [term], self.denoiser.schedule, weight, self.guidance.max_step)
+    def _with_particles(self, plan: Plan, seeds: Sequence[int], warnings: tuple[str, ...]) -> Draw:
+        """Twisted sequential Monte Carlo: one system of particles per seed, one draw from each."""
+        sampling = self.sampling
+        smc = TwistedSMC(
+            self.denoiser,
+            [self.term(plan.formula, plan.dependence)],
+            self.denoiser.schedule,
+            particles=self.guidance.particles,
+            steps=sampling.steps,
+            weight=plan.weight.early,
+            t_start=sampling.t_start,
+            t_end=sampling.t_end,
+            spacing=sampling.spacing,
+        )
+        result = smc.sample(len(seeds), self.denoiser.latent_shape, generators(seeds), device=self.device)
+        ess = float(result.ess.mean())
+        return Draw(result.z_0, plan, ess, result.log_p, result.stderr, (*warnings, *result.warnings))
+
+    def _extrapolate(self, plan: Plan, seeds: Sequence[int], batch_size: int) -> Draw:
+        """Factorised guidance, verified: a sample that fails is drawn again, at most `attempts` times in all.
+
+        The first draw that the classifier finds more likely than not to satisfy the formula is taken, or else the most
+        likely one. Attempt k of seed s is a function of (s, k) alone.
+        """
+        guided, seeds = self.guided(plan), list(seeds)
+        z_0 = self._sample(guided, seeds, plan.weight.largest, batch_size)
+        log_p = self.log_probability(plan.formula, z_0)
+        for attempt in range(1, self.guidance.attempts):
+            failed = (log_p < math.log(0.5)).nonzero()[:, 0]
+            if not len(failed):
+                break
+            again = [(seeds[row] + (attempt << 48)) % 2**63 for row in failed.tolist()]
+            redrawn = self._sample(guided, again, plan.weight.largest, batch_size)
+            log_q = self.log_probability(plan.formula, redrawn)
+            better = log_q > log_p[failed]
+            z_0[failed[better]], log_p[failed[better]] = redrawn[better], log_q[better]
+        left = int((log_p < math.log(0.5)).sum())
+        warnings = [f"{plan.formula} is beyond the prior's support ({plan.support}): samples are extrapolated"]
+        if left:
+            warnings.append(
+                f"{left} of {len(seeds)} samples still fail the classifier after {self.guidance.attempts} attempts; "
+                "raise guidance.attempts or guidance.beyond"
+            )
+        return Draw(z_0, plan, math.nan, _log(plan.support.p), _relative(plan.support), tuple(warnings))
 
     def generate(self, formula: str | None = None, n: int = 16, seed: int = 0) -> Samples:
         """Images that satisfy a formula.
@@ -245,14 +317,13 @@ class Pipeline:
             seed: the first; sample i has seed + i.
 
         Raises:
-            ValueError: the formula cannot be read or can never hold, or n is not positive.
+            ValueError: the formula cannot be read, can never hold or always does, or n is not positive.
         """
         if n < 1:
             raise ValueError(f"`n` must be at least 1, got {n}")
-        parsed = None if formula is None else parse(formula, self.schema)
         seeds = tuple(range(seed, seed + n))
-        z_0 = self.sample(seeds, parsed)
-        return Samples(z_0, self.decode(z_0), seeds, parsed)
+        draw = self.draw(seeds, None if formula is None else parse(formula, self.schema))
+        return Samples(draw, self.decode(draw.z_0), seeds)
 
     # --- editing ---
 
@@ -318,7 +389,17 @@ def load(
             f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
         )
     generator = generator.to(device).eval().requires_grad_(False)
-    return Pipeline(generator, p.network, c.network, p.statistics, p.store, **settings)
+    labels, calibrated = c.labels, c.calibration.get("dependence", "independent")
+    return Pipeline(generator, p.network, c.network, p.statistics, p.store, labels, calibrated, **settings)
+
+
+def _log(p: float) -> float:
+    return math.log(p) if p > 0 else -math.inf if p == 0 else math.nan
+
+
+def _relative(support: Support) -> float:
+    """Standard error of log p, by the delta method."""
+    return support.stderr / support.p if support.p > 0 else math.nan
 
 
 def load_networks(

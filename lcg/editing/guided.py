@@ -125,7 +125,8 @@ class GuidedEditor(Editor):
         """What guides: edits and kept labels in one classifier term, and the source."""
         wanted = request.edits[0] if len(request.edits) == 1 else And(request.edits)
         labels = self.kept_labels(z_0, request)
-        readouts: list[tuple[Readout, float]] = [(FormulaReadout(wanted), self.weight)]
+        # One by one, as the labels that are kept: an edit may ask for what was never seen together.
+        readouts: list[tuple[Readout, float]] = [(FormulaReadout(wanted, "independent"), self.weight)]
         if self.keep_weight > 0 and not bool(labels.isnan().all()):
             readouts.append((LabelReadout(self.schema, labels), self.keep_weight))
         terms: list[Term | PriorTerm] = [ClassifierTerm(self.classifier, readouts)]

@@ -4,12 +4,25 @@ Formulas over attributes (`parse`) and labels to keep become readouts of a class
 an edit becomes an observation; `GuidedDenoiser` adds their scores to the prior's, eps_hat = eps_theta - sigma_t G.
 """
 
+from lcg.guidance.feynman_kac import FeynmanKac
 from lcg.guidance.formula import And, Atom, Formula, Not, Or, Weighted
 from lcg.guidance.guided import GuidedDenoiser
 from lcg.guidance.logic import FormulaError, parse, parse_edit
+from lcg.guidance.particles import Particles
 from lcg.guidance.probability import CompiledFormula, log_probability
 from lcg.guidance.source import SourceMode, SourceTerm
-from lcg.guidance.terms import Classifier, ClassifierTerm, FormulaReadout, LabelReadout, PriorTerm, Readout, Term
+from lcg.guidance.support import Support, assess, without_weights
+from lcg.guidance.terms import (
+    Classifier,
+    ClassifierTerm,
+    Dependence,
+    FormulaReadout,
+    LabelReadout,
+    PriorTerm,
+    Readout,
+    Term,
+)
+from lcg.guidance.twisted import TwistedSMC
 
 __all__ = [
     "And",
@@ -17,6 +30,8 @@ __all__ = [
     "Classifier",
     "ClassifierTerm",
     "CompiledFormula",
+    "Dependence",
+    "FeynmanKac",
     "Formula",
     "FormulaError",
     "FormulaReadout",
@@ -24,13 +39,18 @@ __all__ = [
     "LabelReadout",
     "Not",
     "Or",
+    "Particles",
     "PriorTerm",
     "Readout",
     "SourceMode",
     "SourceTerm",
+    "Support",
     "Term",
+    "TwistedSMC",
     "Weighted",
+    "assess",
     "log_probability",
     "parse",
     "parse_edit",
+    "without_weights",
 ]

@@ -4,6 +4,10 @@
 
 (Dhariwal & Nichol 2021, arXiv:2105.05233, algorithm 2, in continuous time). Equivalently z_0_hat moves by
 (sigma_t^2 / alpha_t) G, which is what the trust region bounds. Samplers cannot tell it from an unguided denoiser.
+
+With several dependent attributes, or a weight other than 1, the guided score belongs to no diffusion, and sampling with
+it is biased; correctors (`lcg.diffusion.correctors`) and particles (`lcg.guidance.twisted`) remove the bias. Particles
+weigh by log H = w(t) sum_i log p_i, which `twist` gives beside G from the same evaluation.
 """
 
 import math
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from lcg.diffusion.process import Denoiser, coefficients
 from lcg.diffusion.schedule import Schedule, expand
-from lcg.guidance.terms import PriorTerm, Term, gradient, leaf, refuse_inference_mode, refuse_negative
+from lcg.guidance.terms import PriorTerm, Term, leaf, refuse_inference_mode, refuse_negative, value_and_gradient
 
 
 class GuidedDenoiser:
@@ -68,7 +72,25 @@ class GuidedDenoiser:
     ) -> tuple[Float[Tensor, "batch *latent"], Float[Tensor, "batch *latent"]]:
         """(eps_theta, G), each (B, *latent), detached: the prior's prediction and what guidance adds to its score."""
         refuse_inference_mode()
-        guidance = self._climb(z_t, t)
+        _, guidance = self._climb(z_t, t)
+        return self._conditioned(z_t, t, guidance)
+
+    def twist(
+        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch *latent"], Float[Tensor, "batch *latent"], Float[Tensor, " batch"]]:
+        """(eps_theta, G, log H): `evaluate`, and log H = w(t) sum_i log p_i(z_t, t), (B,), from the same evaluation.
+
+        A `PriorTerm` has no log-probability and is not in H: it conditions the prior that H is weighed against.
+        """
+        refuse_inference_mode()
+        log_h, guidance = self._climb(z_t, t)
+        if self._own_score and self.weight != 0:
+            own = torch.stack([term.log_prob(z_t, t) for term in self._own_score]).sum(0)
+            log_h = log_h + self._weight(t) * own
+        return *self._conditioned(z_t, t, guidance), log_h
+
+    def _conditioned(self, z_t: Tensor, t: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor]:
+        """(eps_theta, G), where G is the guidance with that of all prior terms, checked and bounded."""
         shared = [term.needs_jacobian for term in self._conditions if term.denoiser is self.denoiser]
         with torch.set_grad_enabled(any(shared)):  # one evaluation for the prior and for those who need its Jacobian
             z = leaf(z_t)
@@ -89,19 +111,26 @@ class GuidedDenoiser:
             )
         return eps.detach().to(z_t.dtype), self._bounded(guidance, z_t, t)
 
-    def _climb(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """w(t) times the gradient of all log-probabilities, in one differentiation."""
-        weight = self.weight(t) if callable(self.weight) else self.weight
-        if callable(self.weight):
-            refuse_negative(weight, "weight")
-        total = torch.zeros_like(z_t)
+    def _climb(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """w(t) times the sum of the log-probabilities that are differentiated, and the gradient of all."""
+        weight = self._weight(t)
+        value, total = z_t.new_zeros(len(z_t)), torch.zeros_like(z_t)
         if not isinstance(weight, Tensor) and weight == 0:
-            return total
+            return value, total
         if self._summed:
-            total = total + gradient(lambda z: torch.stack([term.log_prob(z, t) for term in self._summed]).sum(0), z_t)
+            value, total = value_and_gradient(
+                lambda z: torch.stack([term.log_prob(z, t) for term in self._summed]).sum(0), z_t
+            )
         for term in self._own_score:
             total = total + term.score(z_t, t)
-        return total * (expand(weight, z_t) if isinstance(weight, Tensor) else weight)
+        return value * weight, total * (expand(weight, z_t) if isinstance(weight, Tensor) else weight)
+
+    def _weight(self, t: Tensor) -> float | Tensor:
+        if not callable(self.weight):
+            return self.weight
+        weight = self.weight(t)
+        refuse_negative(weight, "weight")
+        return weight
 
     def _bounded(self, guidance: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The guidance, shortened row by row to the trust region."""

@@ -21,7 +21,8 @@ from lcg.diffusion import generators
 from lcg.editing import edit_sequence
 from lcg.guidance import parse_edit
 from lcg.modules.writer import EditWriter
-from lcg.pipeline import CLASSIFIER, PRIOR, Editing, load_networks
+from lcg.pipeline import CLASSIFIER, PRIOR, load_networks
+from lcg.settings import Editing
 
 
 class EditorModule(LightningModule):

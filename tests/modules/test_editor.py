@@ -17,7 +17,8 @@ from lcg.editing import edit_sequence
 from lcg.guidance import parse_edit
 from lcg.modules.editor import EditorModule
 from lcg.modules.writer import load_edited
-from lcg.pipeline import Editing, load_networks
+from lcg.pipeline import load_networks
+from lcg.settings import Editing
 
 CONFIG = Path(__file__).parents[2] / "configs" / "editor" / "avatars.yaml"
 QUICK = Editing(steps=5, start="noising")

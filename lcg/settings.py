@@ -1,0 +1,204 @@
+"""The settings of a pipeline: how latents are sampled, how formulas guide, how edits are made. Fields are options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lcg.diffusion import (
+    DDIM,
+    DDPM,
+    DPMSolverPP2M,
+    Heun,
+    Randomness,
+    Sampler,
+    Spacing,
+    UniPC,
+    recommended_order,
+    time_grid,
+)
+from lcg.editing import GuidedEditor
+from lcg.editing.guided import Start
+from lcg.guidance import Dependence, Formula, SourceMode
+from lcg.nets.classifier import TimeConditionedClassifier
+from lcg.nets.denoiser import LatentDenoiser
+from lcg.schema import unknown_name
+
+SamplerName = Literal["ddpm", "ddim", "heun", "dpm++2m", "unipc"]
+Extrapolate = Literal["auto", "always", "never"]
+
+PURE_NOISE = 0.995
+"""The time at which pure noise stands for a noised latent."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How latents are sampled.
+
+    Args:
+        sampler: `ddpm` (ancestral), `ddim` (deterministic, invertible), `heun`, `dpm++2m` or `unipc` (second order).
+            The last two fall back to first order where few steps and a large weight would make them explode.
+        steps: denoiser evaluations.
+        t_start: where sampling from noise begins.
+        t_end: where the last evaluation is made.
+        spacing: of the times in between: uniform, log_snr, quadratic or karras.
+        clip: bound on z_0_hat in standard deviations; None for none.
+    """
+
+    sampler: SamplerName = "dpm++2m"
+    steps: int = 50
+    t_start: float = PURE_NOISE
+    t_end: float = 0.001
+    spacing: Spacing = "uniform"
+    clip: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(SamplerName):
+            raise ValueError(f"`sampler` must be one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
+
+    def build(self, denoiser: LatentDenoiser, weight: float = 1.0) -> Sampler:
+        """The sampler for guidance of this weight."""
+        if self.sampler in ("dpm++2m", "unipc"):
+            multistep = DPMSolverPP2M if self.sampler == "dpm++2m" else UniPC
+            time_grid(denoiser.schedule, self.steps, self.t_start, self.t_end, self.spacing)  # its errors come first
+            order = recommended_order(max(self.steps, 2), weight, self.spacing)
+            return multistep(
+                denoiser.schedule, self.steps, self.t_start, self.t_end, self.spacing, self.clip, order=order
+            )
+        kind = {"ddpm": DDPM, "ddim": DDIM, "heun": Heun}[self.sampler]
+        return kind(denoiser.schedule, self.steps, self.t_start, self.t_end, self.spacing, self.clip)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A guidance weight in two stages; called with t (B,) it gives w(t) (B,).
+
+    Attributes:
+        early: at t >= `since`, where sampling begins.
+        late: at t < `since`; None for the same.
+        since: time in [0, 1].
+    """
+
+    early: float
+    late: float | None = None
+    since: float = 0.0
+
+    @property
+    def largest(self) -> float:
+        return max(self.early, self.early if self.late is None else self.late)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        early = torch.full_like(t, self.early)
+        return early if self.late is None else torch.where(t < self.since, self.late, early)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How formulas guide.
+
+    A weight w of the log-probability is multiplied by `rise` once t < `late`. Before, it decides what a sample will be,
+    and too much distorts everything else; after, there is little left but to put the formula right.
+
+    Args:
+        single: w for a formula over one attribute; 1 is Bayes' rule.
+        several: w for a formula over several, within the prior's support.
+        beyond: w where the prior has hardly seen the combination and lcg extrapolates.
+        rise: factor >= 0 of w at t < `late`; 1 for a constant weight.
+        late: time in [0, 1].
+        dependence: `joint` reads several attributes from the joint head, `independent` sums separate classifiers, the
+            approximation that is usual elsewhere; `auto` is what the checkpoint's validation found better calibrated.
+        extrapolate: whether to extrapolate, reading attributes one by one and verifying samples: `auto` where the
+            combination is beyond the prior's support.
+        attempts: draws per sample, at most, until the classifier finds the extrapolated formula more likely than not.
+        particles: 0 for plain guidance. N samples the conditional within the support by twisted sequential Monte Carlo
+            with N particles per sample and weight 1 (or the formula's own weights), at N times the cost.
+        max_step: trust region of a guided step in units of sqrt(dimension); None for none.
+    """
+
+    single: float = 1.0
+    several: float = 2.0
+    beyond: float = 8.0
+    rise: float = 4.0
+    late: float = 0.6
+    dependence: Literal["auto", "joint", "independent"] = "auto"
+    extrapolate: Extrapolate = "auto"
+    attempts: int = 4
+    particles: int = 0
+    max_step: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("dependence", self.dependence, ("auto", *get_args(Dependence))),
+            ("extrapolate", self.extrapolate, get_args(Extrapolate)),
+        ):
+            if value not in known:
+                raise unknown_name(name, value, known, "guidance")
+        for name, weight in (("single", self.single), ("several", self.several), ("beyond", self.beyond)):
+            if not weight >= 0:
+                raise ValueError(f"`{name}` must be >= 0, got {weight}; to avoid something, negate it with ~")
+        if not self.rise >= 0 or not 0 <= self.late <= 1:
+            raise ValueError(
+                f"`rise` must be >= 0 and `late` in [0, 1], got {self.rise} and {self.late}; rise=1 keeps the weight"
+            )
+        if self.attempts < 1:
+            raise ValueError(f"`attempts` must be at least 1, got {self.attempts}; 1 accepts every sample")
+        if self.particles < 0 or self.particles == 1:
+            raise ValueError(f"`particles` must be 0 or at least 2, got {self.particles}; 32 is usual, 0 is none")
+
+    def weight(self, formula: Formula, extrapolate: bool = False) -> Weight:
+        """Of a formula as a whole; 1 for one that carries weights: then these alone count."""
+        if formula.is_weighted or (self.particles and not extrapolate):
+            return Weight(1.0)
+        early = self.several
+        if extrapolate:
+            early = self.beyond
+        elif len(formula.attributes) == 1:
+            early = self.single
+        return Weight(early, self.rise * early, self.late)
+
+
+@dataclass(frozen=True)
+class Editing:
+    """How edits are made; see `lcg.editing.GuidedEditor`.
+
+    Args:
+        weight: guidance weight of the edits.
+        keep_weight: weight of each attribute that is kept.
+        tau: standard deviation of the source about the edited latent; None for no source term.
+        source_mode: observation, tweedie or paper.
+        start: inversion, noising or noise.
+        t_start: where the path starts; the start `noise` is always at 0.995.
+        steps: denoiser evaluations, and as many for the inversion.
+        max_step: trust region of a guided step; None for none.
+    """
+
+    weight: float = 24.0
+    keep_weight: float = 8.0
+    tau: float | None = 4.0
+    source_mode: SourceMode = "observation"
+    start: Start = "inversion"
+    t_start: float = 0.7
+    steps: int = 50
+    max_step: float | None = None
+
+    def build(
+        self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
+    ) -> GuidedEditor:
+        t_start = PURE_NOISE if self.start == "noise" else self.t_start
+        return GuidedEditor(
+            denoiser,
+            classifier,
+            classifier.schema,
+            DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None),
+            self.weight,
+            self.keep_weight,
+            self.tau,
+            self.source_mode,
+            self.start,
+            t_start,
+            self.max_step,
+            randomness,
+        )
