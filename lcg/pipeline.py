@@ -73,6 +73,15 @@ class Plan:
     dependence: Dependence
     weight: Weight
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """In plain words, why samples of this formula should not be trusted blindly."""
+        if self.extrapolate and self.support.beyond:
+            return (f"{self.formula} is beyond the prior's support ({self.support}): samples are extrapolated",)
+        if self.support.beyond:
+            return (f"{self.formula} is beyond the prior's support ({self.support}): no conditional to sample",)
+        return ()
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -241,17 +250,9 @@ class Pipeline:
             return Draw(self._sample(self.denoiser, seeds, 1.0, batch_size))
         self.term(formula)  # refuses before anything is sampled
         plan = self.plan(formula)
-        if plan.extrapolate:
-            return self._extrapolate(plan, seeds, batch_size)
-        warnings = (
-            (f"{formula} is beyond the prior's support ({plan.support}): there is no conditional to sample",)
-            if plan.support.beyond
-            else ()
-        )
-        if self.guidance.particles:
-            return self._with_particles(plan, seeds, warnings)
-        z_0 = self._sample(self.guided(plan), seeds, plan.weight.largest, batch_size)
-        return Draw(z_0, plan, log_p_formula=_log(plan.support.p), stderr=_relative(plan.support), warnings=warnings)
+        if self.guidance.particles and not plan.extrapolate:
+            return self._with_particles(plan, seeds)
+        return self._verified(plan, seeds, batch_size)
 
     def _sample(
         self, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int], weight: float, batch_size: int
@@ -263,7 +264,7 @@ class Pipeline:
             parts.append(sampler.sample(denoiser, noise, rows))
         return torch.cat(parts)
 
-    def _with_particles(self, plan: Plan, seeds: Sequence[int], warnings: tuple[str, ...]) -> Draw:
+    def _with_particles(self, plan: Plan, seeds: Sequence[int]) -> Draw:
         """Twisted sequential Monte Carlo: one system of particles per seed, one draw from each."""
         sampling = self.sampling
         smc = TwistedSMC(
@@ -279,13 +280,14 @@ class Pipeline:
         )
         result = smc.sample(len(seeds), self.denoiser.latent_shape, generators(seeds), device=self.device)
         ess = float(result.ess.mean())
-        return Draw(result.z_0, plan, ess, result.log_p, result.stderr, (*warnings, *result.warnings))
+        return Draw(result.z_0, plan, ess, result.log_p, result.stderr, (*plan.warnings, *result.warnings))
 
-    def _extrapolate(self, plan: Plan, seeds: Sequence[int], batch_size: int) -> Draw:
-        """Factorised guidance, verified: a sample that fails is drawn again, at most `attempts` times in all.
+    def _verified(self, plan: Plan, seeds: Sequence[int], batch_size: int) -> Draw:
+        """Guided samples; one that fails the formula is drawn again, at most `attempts` times in all.
 
         The first draw that the classifier finds more likely than not to satisfy the formula is taken, or else the most
-        likely one. Attempt k of seed s is a function of (s, k) alone.
+        likely one. Attempt k of seed s is a function of (s, k) alone. Within the support this is rejection sampling,
+        which takes guided samples nearer to the conditional: P(formula | z_0) is close to 0 or 1.
         """
         guided, seeds = self.guided(plan), list(seeds)
         z_0 = self._sample(guided, seeds, plan.weight.largest, batch_size)
@@ -299,14 +301,13 @@ class Pipeline:
             log_q = self.log_probability(plan.formula, redrawn)
             better = log_q > log_p[failed]
             z_0[failed[better]], log_p[failed[better]] = redrawn[better], log_q[better]
-        left = int((log_p < math.log(0.5)).sum())
-        warnings = [f"{plan.formula} is beyond the prior's support ({plan.support}): samples are extrapolated"]
+        left, warnings = int((log_p < math.log(0.5)).sum()), plan.warnings
         if left:
-            warnings.append(
-                f"{left} of {len(seeds)} samples still fail the classifier after {self.guidance.attempts} attempts; "
-                "raise guidance.attempts or guidance.beyond"
+            warnings += (
+                f"{left} of {len(seeds)} samples fail the classifier after {self.guidance.attempts} attempts; "
+                f"raise guidance.attempts or guidance.{'beyond' if plan.extrapolate else 'several'}",
             )
-        return Draw(z_0, plan, math.nan, _log(plan.support.p), _relative(plan.support), tuple(warnings))
+        return Draw(z_0, plan, math.nan, _log(plan.support.p), _relative(plan.support), warnings)
 
     def generate(self, formula: str | None = None, n: int = 16, seed: int = 0) -> Samples:
         """Images that satisfy a formula.

@@ -110,9 +110,9 @@ class Guidance:
         late: time in [0, 1].
         dependence: `joint` reads several attributes from the joint head, `independent` sums separate classifiers, the
             approximation that is usual elsewhere; `auto` is what the checkpoint's validation found better calibrated.
-        extrapolate: whether to extrapolate, reading attributes one by one and verifying samples: `auto` where the
-            combination is beyond the prior's support.
-        attempts: draws per sample, at most, until the classifier finds the extrapolated formula more likely than not.
+        extrapolate: whether to extrapolate, reading attributes one by one: `auto` where the combination is beyond the
+            prior's support.
+        attempts: draws per sample, at most, until the classifier finds the formula more likely than not.
         particles: 0 for plain guidance. N samples the conditional within the support by twisted sequential Monte Carlo
             with N particles per sample and weight 1 (or the formula's own weights), at N times the cost.
         max_step: trust region of a guided step in units of sqrt(dimension); None for none.

@@ -49,7 +49,7 @@ def test_guidance_raises_what_it_asks_for(pipeline: Pipeline) -> None:
 
 
 def test_weight_zero_is_the_prior(demo) -> None:
-    pipeline = load(demo.prior, demo.classifier, guidance=Guidance(single=0.0), **FAST)
+    pipeline = load(demo.prior, demo.classifier, guidance=Guidance(single=0.0, attempts=1), **FAST)
     formula = parse("hat", pipeline.schema)
     assert torch.equal(pipeline.sample(range(4), formula), pipeline.sample(range(4)))
 
@@ -91,10 +91,11 @@ def test_a_combination_that_was_never_seen_is_extrapolated_unless_that_is_forbid
         assert "beyond the prior's support (0 of 6000 labelled latents satisfy it" in draw.warnings[0]
 
 
-def test_extrapolated_samples_are_drawn_again_until_the_classifier_is_content(demo) -> None:
+@pytest.mark.parametrize("extrapolate", ["always", "never"])
+def test_samples_are_drawn_again_until_the_classifier_is_content(demo, extrapolate: Any) -> None:
     drawn = {}
     for attempts in (1, 6):
-        guidance = Guidance(extrapolate="always", attempts=attempts, beyond=0.0)
+        guidance = Guidance(extrapolate=extrapolate, attempts=attempts, single=0.0, beyond=0.0)
         pipeline = load(demo.prior, demo.classifier, guidance=guidance, **FAST)
         formula = parse("hat", pipeline.schema)
         drawn[attempts] = pipeline.draw(range(24), formula)

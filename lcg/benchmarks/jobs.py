@@ -152,7 +152,7 @@ def bench_job(
         "guidance": asdict(guidance),
         "editing": asdict(editing),
         "sources": str(conditions),
-        "compare": {name: asdict(other) for name, other in compare.items()},
+        **{f"guidance of {name}": asdict(other) for name, other in compare.items()},
     }
     cells = Cells(Path(out), settings)
     z_0 = pipeline.statistics.standardise(data.latents())
@@ -266,7 +266,7 @@ class Benchmark:
         """Samples of a formula by every method, beside real images that satisfy it."""
         count = self.sizes.samples
         for method in (m for m in self.methods if m.can(task)):
-            depends = ("sampling", "compare" if isinstance(method, Variant) else "guidance")
+            depends = ("sampling", f"guidance of {method.name}" if isinstance(method, Variant) else "guidance")
             tune = partial(method.tune, task, partial(self.tuning_score, method, task))
 
             def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
