@@ -224,7 +224,8 @@ class Pipeline:
 
     def term(self, formula: Formula, dependence: Dependence = "joint") -> ClassifierTerm:
         """log P(formula | z_t) as a term. Raises ValueError for a formula that never or always holds."""
-        return ClassifierTerm(self.classifier, [(FormulaReadout(formula, dependence), 1.0)])
+        readout = FormulaReadout(formula, dependence)
+        return ClassifierTerm(self.classifier.restricted(formula.attributes), [(readout, 1.0)])
 
     def guided(self, plan: Plan) -> GuidedDenoiser:
         """The prior's denoiser with the formula's guidance."""

@@ -14,6 +14,8 @@ attributes share one trunk; each has a head, and beside them `components` heads 
 """
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from lcg.nets.blocks import SkipPerceptron
 from lcg.nets.heads import JointOutputs, Outputs, between_levels, split_outputs, tempered
-from lcg.schema import Schema
+from lcg.schema import Attribute, Schema
 
 LEVELS = 6
 """Noise levels t = 0, .2, ..., 1 at which the temperature is fitted."""
@@ -94,3 +96,40 @@ class TimeConditionedClassifier(nn.Module):
         # Where all times are one, so is the temperature.
         log_temperature = between_levels(self.log_temperature, t[:1] if t.stride(0) == 0 else t)
         return tempered(self.schema, outputs, log_temperature)
+
+    def restricted(self, names: Iterable[str]) -> "TimeConditionedClassifier":
+        """This classifier for some of its attributes: the same trunk, and of the last layer only what they need.
+
+        With many attributes and components the last layer is half of the work, and guidance by a formula needs little
+        of it. The result shares the trunk's weights and copies those of the heads.
+
+        Raises:
+            ValueError: an unknown attribute.
+        """
+        wanted = set(names)
+        for name in wanted:
+            self.schema.index(name)
+        kept: list[Attribute] = []
+        columns: list[int] = []
+        start = 0
+        for attribute in self.schema:
+            if attribute.name in wanted:
+                kept.append(replace(attribute, detail_of=(), applies_if={}))
+                columns.extend(range(start, start + attribute.outputs))
+            start += attribute.outputs
+        width, depth = self.config["width"], self.config["depth"]
+        part = TimeConditionedClassifier(
+            self.latent_shape, Schema(tuple(kept)), width, depth, self.config["dropout"], self.components
+        )
+        rows = [*columns]
+        if self.components > 1:
+            heads = self.outputs + self.components
+            rows += range(self.outputs, heads)
+            rows += [heads + k * self.outputs + column for k in range(self.components) for column in columns]
+        last = self.net.output
+        part.to(last.weight).requires_grad_(last.weight.requires_grad)
+        for name in ("time", "input", "blocks", "norm"):
+            setattr(part.net, name, getattr(self.net, name))
+        part.net.output.weight.data, part.net.output.bias.data = last.weight.data[rows], last.bias.data[rows]
+        part.log_temperature.copy_(self.log_temperature)
+        return part.train(self.training)

@@ -191,3 +191,19 @@ def test_one_time_for_all_rows_is_read_once_and_alike(schema: Schema) -> None:
 def test_components_must_be_positive(schema: Schema) -> None:
     with pytest.raises(ValueError, match="`components` must be at least 1, got 0; 1 is independent"):
         TimeConditionedClassifier((4,), schema, components=0)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_a_part_of_a_classifier_gives_the_same_for_its_attributes(schema: Schema, components: int) -> None:
+    whole, z, t = net(schema, components), latents(), torch.rand(6, dtype=torch.float64)
+    whole.log_temperature.copy_(torch.linspace(-1, 1, LEVELS))
+    part = whole.restricted(("age", "hair"))
+    assert part.schema.names == ("hair", "age") and not part.training and part.net.blocks is whole.net.blocks
+    expected, found = whole(z, t), part(z, t)
+    for name in ("hair", "age"):
+        assert (independent(found)[name] - independent(expected)[name]).abs().max() < 1e-12
+    if isinstance(found, JointOutputs) and isinstance(expected, JointOutputs):
+        assert (found.log_weights - expected.log_weights).abs().max() < 1e-12
+        assert all((found.heads[name] - expected.heads[name]).abs().max() < 1e-12 for name in ("hair", "age"))
+    with pytest.raises(ValueError, match="unknown attribute 'hiar'; did you mean 'hair'"):
+        whole.restricted(("hiar",))

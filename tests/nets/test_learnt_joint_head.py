@@ -1,4 +1,4 @@
-"""A joint head that is learnt: AND of dependent attributes comes out nearly right, the sum of separate heads does not."""
+"""A joint head that is learnt: AND of dependent attributes is nearly right, the sum of separate heads is not."""
 
 import pytest
 import torch
