@@ -1,7 +1,7 @@
 """The command line: one `lcg`, two kinds of commands.
 
-    fit validate test predict            Lightning's own command line, over any LightningModule and LightningDataModule
-    encode generate edit bench report    a function each; its signature is the options, its docstring the help
+    fit validate test predict                   Lightning's own, over any LightningModule and LightningDataModule
+    encode generate edit verify bench report    a function each; its signature is the options, its docstring the help
 
 Both take YAML files (`--config`, repeated, later ones win) and dotted overrides (`--trainer.max_epochs 3`). Nothing is
 imported before the command is known: Lightning alone takes seconds, and `lcg --help` should not.
@@ -66,6 +66,7 @@ JOBS = MappingProxyType(
         "encode": Job("images and their attribute table -> latent store", "lcg.data.encode:encode_job"),
         "generate": Job("images that satisfy a formula over attributes", "lcg.commands:generate_job"),
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
+        "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
         "report": Job("a benchmark's directory -> report.html", "lcg.benchmarks.report:report_job", positional=True),
     }
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after `lcg`; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 2 the user's error, 130 interrupted.
+        The exit code: 0 done, 1 a verification that failed, 2 the user's error, 130 interrupted.
 
     Raises:
         SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2).
@@ -112,7 +113,7 @@ def dispatch(arguments: list[str]) -> int:
     elif command in TRAINER_COMMANDS:
         run_trainer(command, arguments)
     elif command in JOBS:
-        run_job(command, JOBS[command], arguments[1:])
+        return run_job(command, JOBS[command], arguments[1:])
     elif command.startswith("-"):
         raise ValueError(f"expected a command before its options, got {command!r}; `lcg --help` lists the commands")
     else:
@@ -163,8 +164,12 @@ def run_trainer(command: str, arguments: list[str]) -> None:
         raise ValueError(str(error)) from error
 
 
-def run_job(command: str, job: Job, arguments: list[str]) -> None:
-    """Calls the job's function with what the arguments say, and leaves the configuration in the directory `out`."""
+def run_job(command: str, job: Job, arguments: list[str]) -> int:
+    """Calls the job's function with what the arguments say, and leaves the configuration in the directory `out`.
+
+    Returns:
+        What the function returns if that is a number, 0 otherwise: the exit code.
+    """
     from jsonargparse import ArgumentParser
 
     function = job.load()
@@ -177,11 +182,12 @@ def run_job(command: str, job: Job, arguments: list[str]) -> None:
     config = parser.parse_args(join_lists(function, arguments))
     values: dict[str, Any] = vars(parser.instantiate(config))
     values.pop("config")
-    function(**values)
+    returned = function(**values)
     out = values.get("out")
     if out is not None and Path(out).is_dir():
         # The options as they were given, ready for --config: objects appear as class_path and init_args.
         parser.save(config, Path(out) / "config.yaml", overwrite=True, multifile=False)
+    return returned if isinstance(returned, int) else 0
 
 
 def join_lists(function: Callable[..., object], arguments: list[str]) -> list[str]:

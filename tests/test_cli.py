@@ -76,6 +76,11 @@ def foreign() -> None:
     raise ValueError("not from lcg")
 
 
+def verdict(passed: bool = True) -> int:
+    """Passes or fails."""
+    return 0 if passed else 1
+
+
 def missing(path: str) -> None:
     """Opens a file."""
     Path(path).read_text()
@@ -110,7 +115,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "jobs_of_the_tests.py").write_text(JOBS_MODULE)
     monkeypatch.syspath_prepend(folder)
-    names = ("draw", "show", "refuse", "bug", "foreign", "missing", "interrupted")
+    names = ("draw", "show", "refuse", "bug", "foreign", "verdict", "missing", "interrupted")
     table = {name: cli.Job(name, f"jobs_of_the_tests:{name}", positional=name in ("show", "missing")) for name in names}
     monkeypatch.setattr(cli, "JOBS", table)
     yield
@@ -247,6 +252,11 @@ def test_constructors_of_the_config_are_refused_the_same_way(
 def test_a_missing_file_is_named(jobs: None, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("missing", "nowhere/labels.csv") == 2
     assert capsys.readouterr().err == "lcg missing: nowhere/labels.csv: No such file or directory\n"
+
+
+def test_a_job_may_say_that_it_failed(jobs: None, run: Run) -> None:
+    assert run("verdict") == 0
+    assert run("verdict", "--passed", "false") == 1
 
 
 def test_debug_shows_the_traceback(jobs: None, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""The conformance suite: worlds in which every probability is known, and checks of lcg against them (`lcg verify`)."""
