@@ -119,7 +119,7 @@ class Guidance:
     """
 
     single: float = 1.0
-    several: float = 2.0
+    several: float = 3.0
     beyond: float = 8.0
     rise: float = 4.0
     late: float = 0.6

@@ -65,6 +65,8 @@ LEAVES = {
     "edit": ("*/strip.png",),
     "bench": ("*/results.csv",),
     "report": ("*/report.html",),
+    "validate": ("*/calibration.png", "*/calibration.csv"),
+    "verify": ("*/verify.csv",),
 }
 DESTINATION = re.compile(r"--(out|.*\bdirpath)")
 
@@ -308,7 +310,9 @@ def write_photos(folder: Path, count: int) -> None:
 @pytest.mark.parametrize("number", range(len(FOLLOWED)), ids=[step.label for step in FOLLOWED])
 def test_it_works_as_written(reader: Reader, number: int) -> None:
     step, outcome = FOLLOWED[number], reader.outcome(number)
-    assert outcome.code == 0, outcome.output
+    untrained = step.words[:2] == ("lcg", "verify") and "--checkpoint" in step.words  # it may, and should, be found out
+    assert outcome.code in ((0, 1) if untrained else (0,)), outcome.output
+    assert "Traceback" not in outcome.output
     assert all(name.startswith("runs/") for name in outcome.wrote), "it wrote into the checkout"
     if step.program == "python":
         return
@@ -321,7 +325,12 @@ def test_it_works_as_written(reader: Reader, number: int) -> None:
         assert not elsewhere, f"it was told to write into {named}"
 
 
-WITH_CONFIG = [number for number, step in enumerate(FOLLOWED) if "--config" in dict(options(step.words))]
+LEAVES_NO_CONFIG = "validate"
+WITH_CONFIG = [
+    number
+    for number, step in enumerate(FOLLOWED)
+    if "--config" in dict(options(step.words)) and step.words[1] != LEAVES_NO_CONFIG
+]
 
 
 @pytest.mark.parametrize("number", WITH_CONFIG, ids=[FOLLOWED[number].label for number in WITH_CONFIG])
