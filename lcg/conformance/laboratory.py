@@ -14,6 +14,7 @@ from lcg.conformance import catalogue
 from lcg.conformance.distances import moment_errors, sliced_wasserstein, total_variation, total_variation_floor
 from lcg.conformance.outcome import Expected, Measurement
 from lcg.conformance.worlds import Probit, World
+from lcg.diffusion.schedule import LinearSchedule
 
 FULL_SAMPLES = 20_000
 BINS = 16
@@ -44,7 +45,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(samples=2_400, reference=40_000, systems=32, particles=96, latents=64)
+QUICK = Sizes(samples=2_400, reference=24_000, systems=32, particles=96, latents=64)
 
 
 class Laboratory:
@@ -61,6 +62,7 @@ class Laboratory:
             "line": catalogue.line(),
             "line mixture": catalogue.line_mixture(),
             "plane": catalogue.plane(),
+            "plane, linear": catalogue.plane(LinearSchedule()),
             "latent class 16": catalogue.latent_class(16),
             "latent class 64": catalogue.latent_class(64),
             "cloud 8": catalogue.cloud(8),

@@ -64,7 +64,7 @@ def score_checks(lab: Laboratory) -> Iterator[Check]:
         yield check(world, "formula term", formula, partial(formula_of_label, lab, world, formula=formula))
     yield check("plane", "label readout", "mode=right", partial(kept_label, lab, "plane"))
     yield check("cloud 8", "label readout", "age = 0.8", partial(continuous_label, lab, "cloud 8"))
-    for world in ("line mixture", "plane", "latent class 64"):
+    for world in ("line mixture", "plane", "plane, linear", "latent class 64"):
         yield check(world, "exponential tilt", "exp(g.z_0)", partial(tilt, lab, world))
     for parametrisation in PARAMETRISATIONS:
         yield check("plane", f"{parametrisation} prediction", "exp(g.z_0)", partial(parametrised, lab, parametrisation))

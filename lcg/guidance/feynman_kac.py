@@ -14,13 +14,16 @@ the densities q_t U_t, up to constants, if its paths are weighted by
 
     d log W = beta/2 (|G|^2 - sum_i w_i |g_i|^2) ds,        W = U_T(z_T) at the start
 
-(a case of Skreta et al. 2025, arXiv:2503.02819). For one h of weight 1 the weight stays constant: that is Bayes' rule.
+(a case of Skreta et al. 2025, arXiv:2503.02819). For one h of weight 1, W only makes up for U_T: that is Bayes' rule.
 
 Discretisation. A step is ancestral sampling with the guided denoiser, which is exact for a constant z_0_hat. Of the
 weight's integrand, |g|^2 / alpha^2 changes slowly (for N(0, I) latents and h = exp(a.z_0) it is |a|^2), and
 beta alpha^2 ds = d(alpha^2), so the integral is taken by the trapezoidal rule in alpha^2,
 
     log W += (alpha_s^2 - alpha_t^2) (r_t + r_s) / 2,        r = (|G|^2 - sum_i w_i |g_i|^2) / (2 alpha^2).
+
+Where the weights w_i rise on the way (see `lcg.guidance.particles`), each step is made with those at its start and then
+W <- W prod_i h_i(z_s)^{w_i(s) - w_i(t)}, which is exact.
 
 Unlike twisted sequential Monte Carlo, which is right for any number of steps and for any classifier, this is right in
 the limit of small steps and for exact h_i. In exchange its weights do not fluctuate with the noise of a step.
@@ -37,7 +40,7 @@ from lcg.diffusion.process import Denoiser
 from lcg.diffusion.samplers.base import Spacing
 from lcg.diffusion.schedule import Schedule, expand
 from lcg.guidance.particles import OFF_SUPPORT, Evaluation, ParticleSampler
-from lcg.guidance.terms import Classifier, ClassifierTerm, Term, leaf, refuse_inference_mode, refuse_negative
+from lcg.guidance.terms import Classifier, ClassifierTerm, Term, leaf, refuse_negative
 from lcg.nets.heads import Outputs
 
 
@@ -68,30 +71,31 @@ class FeynmanKac(ParticleSampler):
         spacing: Spacing = "uniform",
         resample_below: float = 0.5,
         eta: float = 1.0,
+        early: float = 0.75,
         rise: float = 64.0,
         support: float = OFF_SUPPORT,
         batch_size: int = 4096,
     ) -> None:
         super().__init__(
-            schedule, particles, steps, t_start, t_end, spacing, resample_below, eta, rise, support, batch_size
+            schedule, particles, steps, t_start, t_end, spacing, resample_below, eta, early, rise, support, batch_size
         )
         if not terms:
             raise ValueError("`terms` must hold at least one (term, weight), got none; sample the prior instead")
         self.denoiser, self.weights = denoiser, [weight for _, weight in terms]
         for weight in self.weights:
             refuse_negative(weight, "weight")
-        self.terms = _sharing([term for term, _ in terms])
+        self.terms = [term for term, _ in terms]
+        for term in self.terms:
+            _check_event(term)
 
     def _weights(self, t: Tensor) -> Float64[Tensor, " terms"]:
         """The weights w_i at the time t."""
-        w = torch.tensor(self.weights, dtype=torch.float64, device=t.device)
-        return w.clamp(max=1) + (w - 1).clamp(min=0) * self._risen(t)
+        return self._risen(torch.tensor(self.weights, dtype=torch.float64, device=t.device), t)
 
     def _evaluate(self, z_t: Tensor, t: Tensor) -> Evaluation:
-        refuse_inference_mode()
         with torch.enable_grad():
             z = leaf(z_t)
-            log_h = torch.stack([term.log_prob(z, t) for term in self.terms], dim=1)
+            log_h = torch.stack([term.log_prob(z, t) for term in _sharing(self.terms)], dim=1)
             g = torch.stack([_gradient(log_h[:, i], z) for i in range(len(self.terms))], dim=1)
         with torch.no_grad():
             eps_hat = self.denoiser(z_t, t).to(z_t.dtype)
@@ -139,21 +143,26 @@ class _Once:
 
 
 def _sharing(terms: Sequence[Term]) -> list[Term]:
-    """The terms, those of classifiers with one classifier for all that have the same."""
+    """The terms, those of the same classifier with one evaluation for all of them."""
     once: dict[int, _Once] = {}
     shared: list[Term] = []
     for term in terms:
         if isinstance(term, ClassifierTerm):
-            if len(term.readouts) != 1 or not bool(torch.as_tensor(term.readouts[0][1] == 1).all()):
-                raise ValueError(
-                    "`terms` must be one event each, got a ClassifierTerm with several readouts or with a weight; "
-                    "make one term of each readout, with weight 1, and give its weight beside it"
-                )
             classifier = once.setdefault(id(term.classifier), _Once(term.classifier))
             term = copy.copy(term)
             term.classifier = classifier
         shared.append(term)
     return shared
+
+
+def _check_event(term: Term) -> None:
+    if not isinstance(term, ClassifierTerm):
+        return
+    if len(term.readouts) != 1 or any(isinstance(weight, Tensor) or weight != 1 for _, weight in term.readouts):
+        raise ValueError(
+            "`terms` must be one event each, got a ClassifierTerm with several readouts or with a weight; "
+            "make one term of each readout, with weight 1, and give its weight beside it"
+        )
 
 
 def _gradient(log_h: Tensor, z: Tensor) -> Tensor:

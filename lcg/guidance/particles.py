@@ -14,12 +14,15 @@ expectations under the prior; the second is unbiased for any N, and is P(formula
 Particles of one system share ancestors, and are not independent. Hence many small systems side by side, all in one
 batch, and a single draw from each: as many independent samples as systems, and a standard error from their spread.
 
-Weights above 1. A sharp attribute is nearly certain given z_0: h_0^w is then hardly other than h_0, and the best H_t,
-which is E[H_0 | z_t], nearer to h_t than to h_t^w, whose particles go so far that few find back. So weights rise,
+H_t need not be the product of h_i(z_t)^{w_i} before the end. Best is E[H_0 | z_t], which that product misses to its
+cost: particles sent too far out leave a few that were not with nearly all the weight, where holding them back costs
+little. Two reasons for holding back at first: attributes that go together are counted several times by the product; and
+of an attribute that is nearly certain given z_0, h_0^w is hardly other than h_0, and E[h_0^w | z_t] not h_t^w but h_t.
+Both end where z_t leaves little open about z_0. So the weights rise,
 
-    w(t) = w_1 + (w - w_1) (alpha_t / alpha_end)^rise,        w_1 = min(w, 1),
+    w(t) = w_1 + (w - w_1) (alpha_t / alpha_end)^rise,        w_1 = early * min(w, 1),
 
-late by default: too late costs little. The target keeps its weight w, whatever the way there.
+late, when sigma_t is about 0.1. The target keeps the weights w whatever the way there; rise = 0 has them constant.
 """
 
 import math
@@ -88,12 +91,13 @@ class ParticleSampler(ABC):
         resample_below: a system is resampled when its effective sample size falls below this share of N; 0 never, 1
             whenever weights differ.
         eta: share of the noise that the prior's chain draws anew at each step, in (0, 1]; 1 is ancestral sampling.
-        rise: how late weights above 1 rise, >= 0; 0 has them constant. See the module.
+        early: share of a weight, up to 1, that acts at first, in [0, 1]; see the module.
+        rise: how late weights rise to their values, >= 0; 0 has them constant.
         support: c in [0, 1): less probable than c is off the prior's support, and warned about; see `OFF_SUPPORT`.
         batch_size: rows that are given to denoiser and classifier at once.
 
     Raises:
-        ValueError: particles < 2, or resample_below, eta, rise, support, batch_size or times out of range.
+        ValueError: particles < 2, or resample_below, eta, early, rise, support, batch_size or times out of range.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class ParticleSampler(ABC):
         spacing: Spacing,
         resample_below: float,
         eta: float,
+        early: float,
         rise: float,
         support: float,
         batch_size: int,
@@ -114,6 +119,8 @@ class ParticleSampler(ABC):
             raise ValueError(f"`particles` must be at least 2, got {particles}; 32 is usual")
         if not 0 <= resample_below <= 1:
             raise ValueError(f"`resample_below` must be in [0, 1], got {resample_below}; 0.5 is usual")
+        if not 0 <= early <= 1:
+            raise ValueError(f"`early` must be in [0, 1], got {early}; 0.75 is usual, 1 begins at the full weight 1")
         if not rise >= 0:
             raise ValueError(f"`rise` must be >= 0, got {rise}; 64 is usual, 0 keeps weights constant")
         if not 0 <= support < 1:
@@ -122,7 +129,7 @@ class ParticleSampler(ABC):
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}; 4096 is usual")
         self.chain = Chain(schedule, steps, t_start, t_end, spacing, eta)
         self.schedule, self.particles, self.resample_below = schedule, particles, resample_below
-        self.rise, self.support, self.batch_size = rise, support, batch_size
+        self.early, self.rise, self.support, self.batch_size = early, rise, support, batch_size
         self._log_alpha_end = float(schedule.log_alpha(self.chain.times()[-1]))
 
     @torch.no_grad()
@@ -201,9 +208,11 @@ class ParticleSampler(ABC):
     def _power(self) -> float:
         """The largest weight p >= 1: then E[H] >= E[h^p] >= E[h]^p, and E[H] < c^p only where P(formula) < c."""
 
-    def _risen(self, t: Tensor) -> Tensor:
-        """The share (alpha_t / alpha_end)^rise of what weights have above 1, at the time t."""
-        return (self.rise * (self.schedule.log_alpha(t) - self._log_alpha_end)).exp()
+    def _risen(self, weight: Tensor, t: Tensor) -> Tensor:
+        """What weights (...), float64, are at the time t: the module's w(t)."""
+        share = (self.rise * (self.schedule.log_alpha(t) - self._log_alpha_end)).exp()
+        first = self.early * weight.clamp(max=1)
+        return first + (weight - first) * share
 
     def _evaluate_all(self, z: Tensor, t: Tensor) -> Evaluation:
         rows = z.flatten(0, 1).split(self.batch_size)

@@ -87,8 +87,9 @@ def stratified(
     """
     stratum = torch.arange(draws.shape[1], device=draws.device)
     position = (stratum + torch.special.ndtr(draws)) / draws.shape[1]
+    position = position.clamp(max=math.nextafter(1.0, 0.0))  # in [0, 1): a particle without weight is never drawn
     cumulative = log_w.softmax(1).cumsum(1)
-    return torch.searchsorted(cumulative / cumulative[:, -1:], position).clamp(max=log_w.shape[1] - 1)
+    return torch.searchsorted(cumulative / cumulative[:, -1:], position, right=True)
 
 
 def distinct(numbers: Int[Tensor, "systems particles"]) -> Int[Tensor, " systems"]:

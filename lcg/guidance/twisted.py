@@ -17,6 +17,7 @@ larger, by sigma_t^2 / sigma_s^2, and makes the weights of the last steps uneven
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lcg.diffusion.process import Denoiser
@@ -58,12 +59,13 @@ class TwistedSMC(ParticleSampler):
         resample_below: float = 0.5,
         eta: float = 1.0,
         max_step: float | None = None,
+        early: float = 0.75,
         rise: float = 64.0,
         support: float = OFF_SUPPORT,
         batch_size: int = 4096,
     ) -> None:
         super().__init__(
-            schedule, particles, steps, t_start, t_end, spacing, resample_below, eta, rise, support, batch_size
+            schedule, particles, steps, t_start, t_end, spacing, resample_below, eta, early, rise, support, batch_size
         )
         if any(isinstance(term, PriorTerm) for term in terms):
             raise ValueError(
@@ -71,12 +73,11 @@ class TwistedSMC(ParticleSampler):
                 "give GuidedDenoiser(denoiser, [term], schedule) as `denoiser` instead"
             )
         refuse_negative(weight, "weight")
-        rising = weight > 1 and rise > 0
-        self.guided = GuidedDenoiser(denoiser, terms, schedule, self._weight if rising else weight, max_step)
+        self.guided = GuidedDenoiser(denoiser, terms, schedule, self._weight if weight > 0 else 0.0, max_step)
         self.weight = weight
 
     def _weight(self, t: Tensor) -> Tensor:
-        return 1 + (self.weight - 1) * self._risen(t)
+        return self._risen(torch.tensor(self.weight, dtype=torch.float64, device=t.device), t)
 
     def _evaluate(self, z_t: Tensor, t: Tensor) -> Evaluation:
         eps_hat, guidance, log_h = self.guided.twist(z_t, t)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lcg.diffusion import DDIM, CosineSchedule, LinearSchedule, MixtureDenoiser, Schedule, generators, randn
 from lcg.guidance import ClassifierTerm, FormulaReadout, GuidedDenoiser, SourceTerm, Term, parse
+from lcg.guidance.terms import gradient, value_and_gradient
 from lcg.nets.heads import HeadOutputs
 from lcg.schema import Attribute, Schema
 
@@ -159,6 +160,74 @@ def test_one_evaluation_of_each_network_per_step() -> None:
     assert (prior.calls, other.calls) == (2, 1)
 
 
+class Pull(Term):
+    """N(0, I) about the origin, which knows its score."""
+
+    def log_prob(self, z_t: Tensor, t: Tensor) -> Tensor:
+        return -0.5 * z_t.square().sum(1)
+
+    def score(self, z_t: Tensor, t: Tensor) -> Tensor:
+        return -z_t
+
+
+@pytest.mark.parametrize("weight", [2.0, lambda t: 3 * t], ids=["constant", "of time"])
+def test_a_twist_is_the_guidance_with_the_value_it_climbs(weight: float | Callable[[Tensor], Tensor]) -> None:
+    prior, z_t, t = mixture(0, 1, 2), *points()
+    terms = [wanting("first", prior), wanting("kind in {a, c}", prior), Pull()]
+    guided = GuidedDenoiser(prior, terms, SCHEDULE, weight, max_step=0.3)
+    eps, guidance, log_h = guided.twist(z_t, t)
+    expected = guided.evaluate(z_t, t)
+    assert torch.equal(eps, expected[0]) and torch.equal(guidance, expected[1])
+    total = sum(term.log_prob(z_t, t) for term in terms)
+    assert (log_h - (weight(t) if callable(weight) else weight) * total).abs().max() < 1e-12
+    assert not log_h.requires_grad
+
+
+def test_a_twist_takes_one_evaluation_of_each_network() -> None:
+    prior, z_t, t = Counting(mixture(0, 1, 2)), *points(4)
+    term = wanting("~kind=b & ~first", mixture(0, 1, 2))
+    GuidedDenoiser(prior, [term], SCHEDULE).twist(z_t, t)
+    assert (prior.calls, term.classifier.calls) == (1, 1)
+
+
+def test_a_twist_without_weight_or_terms_is_one() -> None:
+    prior, z_t, t = mixture(0, 1, 2), *points()
+    term = wanting("first", prior)
+    for guided in (GuidedDenoiser(prior, [term, Pull()], SCHEDULE, weight=0.0), GuidedDenoiser(prior, [], SCHEDULE)):
+        eps, guidance, log_h = guided.twist(z_t, t)
+        assert torch.equal(eps, prior(z_t, t))
+        assert not guidance.any() and not log_h.any()
+    assert term.classifier.calls == 0
+
+
+def test_conditions_of_the_prior_are_not_part_of_what_a_twist_weighs() -> None:
+    prior, z_t, t = mixture(0, 1, 2), *points()
+    term, source = wanting("first", prior), SourceTerm(z_t.flip(0), prior, SCHEDULE)
+    guided = GuidedDenoiser(prior, [term, source], SCHEDULE)
+    _, guidance, log_h = guided.twist(z_t, t)
+    assert torch.equal(guidance, guided.evaluate(z_t, t)[1])
+    assert (log_h - term.log_prob(z_t, t)).abs().max() < 1e-12
+
+
+def test_value_and_gradient_come_from_one_evaluation() -> None:
+    calls = []
+
+    def log_prob(z: Tensor) -> Tensor:
+        calls.append(z.requires_grad)
+        return -0.5 * z.square().sum(1)
+
+    z_t, _ = points()
+    value, grad = value_and_gradient(log_prob, z_t)
+    assert calls == [True]
+    assert torch.equal(value, log_prob(z_t)) and not value.requires_grad
+    assert (grad + z_t).abs().max() < 1e-15
+    assert torch.equal(gradient(log_prob, z_t), grad)
+    value, grad = value_and_gradient(lambda z: torch.zeros(len(z)), z_t)
+    assert not value.any() and not grad.any()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use Trainer\(inference_mode=False\)"):
+        value_and_gradient(log_prob, z_t)
+
+
 def test_precision_of_the_latents_is_kept() -> None:
     prior, z_t, t = mixture(0, 1, 2), *points()
     guided = GuidedDenoiser(prior, [wanting("first", prior), SourceTerm(z_t, prior, SCHEDULE)], SCHEDULE)
@@ -171,8 +240,9 @@ def test_precision_of_the_latents_is_kept() -> None:
 def test_nothing_can_be_guided_under_inference_mode() -> None:
     prior, z_t, t = mixture(0, 1, 2), *points()
     guided = GuidedDenoiser(prior, [wanting("first", prior)], SCHEDULE)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use Trainer\(inference_mode=False\)"):
-        guided(z_t, t)
+    for evaluate in (guided, guided.evaluate, guided.twist):
+        with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use Trainer\(inference_mode=False\)"):
+            evaluate(z_t, t)
     with torch.no_grad():
         assert not guided(z_t, t).requires_grad
 
