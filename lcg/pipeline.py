@@ -51,6 +51,7 @@ PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
 
 
+SEED_STRIDE = 2_654_435_769  # 2^32 / golden ratio: far from the seeds of neighbours; generators look at 32 bits only
 PROBES = 512
 """Samples of the prior on which the probability of formulas is estimated."""
 
@@ -297,7 +298,7 @@ class Pipeline:
             failed = (log_p < math.log(0.5)).nonzero()[:, 0]
             if not len(failed):
                 break
-            again = [(seeds[row] + (attempt << 48)) % 2**63 for row in failed.tolist()]
+            again = [(seeds[row] + attempt * SEED_STRIDE) % 2**32 for row in failed.tolist()]
             redrawn = self._sample(guided, again, plan.weight.largest, batch_size)
             log_q = self.log_probability(plan.formula, redrawn)
             better = log_q > log_p[failed]

@@ -143,6 +143,8 @@ class Guidance:
             raise ValueError(
                 f"`rise` must be >= 0 and `late` in [0, 1], got {self.rise} and {self.late}; rise=1 keeps the weight"
             )
+        if self.max_step is not None and not self.max_step > 0:
+            raise ValueError(f"`max_step` must be > 0, got {self.max_step}; None is no bound")
         if self.attempts < 1:
             raise ValueError(f"`attempts` must be at least 1, got {self.attempts}; 1 accepts every sample")
         if self.particles < 0 or self.particles == 1:

@@ -29,7 +29,8 @@ def test_generated_images_are_those_of_their_latents(pipeline: Pipeline) -> None
     samples = pipeline.generate("glasses & ~beard", n=3, seed=5)
     assert samples.images.shape == (3, 64, 64, 3) and samples.images.dtype == np.uint8
     assert samples.seeds == (5, 6, 7) and samples.formula == parse("glasses & ~beard", pipeline.schema)
-    assert np.array_equal(pipeline.decode(samples.z_0, batch_size=2), samples.images)
+    again = pipeline.decode(samples.z_0, batch_size=2)  # in other batches a last digit may round the other way
+    assert np.abs(again.astype(int) - samples.images).max() <= 1
     assert pipeline.generate(n=1).formula is None
 
 
@@ -42,10 +43,10 @@ def test_a_sample_depends_on_its_seed_alone(pipeline: Pipeline) -> None:
 
 def test_guidance_raises_what_it_asks_for(pipeline: Pipeline) -> None:
     """Not how well, which a tiny network cannot tell: the classifier's own log-probability rises."""
-    formula, t = parse("hat", pipeline.schema), torch.full((16,), 0.02)
+    formula = parse("hat", pipeline.schema)
     free, guided = pipeline.sample(range(16)), pipeline.sample(range(16), formula)
-    logit = [pipeline.classifier(z_0, t)["hat"].mean() for z_0 in (free, guided)]
-    assert logit[1] > logit[0] + 0.5
+    before, after = (pipeline.log_probability(formula, z_0).mean() for z_0 in (free, guided))
+    assert after > before + 0.3
 
 
 def test_weight_zero_is_the_prior(demo) -> None:
@@ -71,6 +72,7 @@ def test_guidance_out_of_range_is_refused() -> None:
         ({"extrapolate": "allways"}, "unknown extrapolate 'allways'; did you mean 'always'"),
         ({"single": -1.0}, "`single` must be >= 0, got -1.0; to avoid something, negate it"),
         ({"rise": -1.0}, r"`rise` must be >= 0 and `late` in \[0, 1\], got -1.0 and 0.6; rise=1 keeps"),
+        ({"max_step": 0.0}, "`max_step` must be > 0, got 0.0; None is no bound"),
         ({"attempts": 0}, "`attempts` must be at least 1, got 0; 1 accepts every sample"),
         ({"particles": 1}, "`particles` must be 0 or at least 2, got 1; 32 is usual, 0 is none"),
     ):

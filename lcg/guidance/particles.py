@@ -22,7 +22,7 @@ Both end where z_t leaves little open about z_0. So the weights rise,
 
     w(t) = w_1 + (w - w_1) (alpha_t / alpha_end)^rise,        w_1 = early * min(w, 1),
 
-late, when sigma_t is about 0.1. The target keeps the weights w whatever the way there; rise = 0 has them constant.
+late, about where sigma_t = 0.15. The target keeps the weights w whatever the way there; rise = 0 has them constant.
 """
 
 import math

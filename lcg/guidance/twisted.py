@@ -6,13 +6,14 @@ how well z_t will do in the end (Wu et al. 2023, arXiv:2306.17775). Particles mo
     q(z_s | z_t) = N(mu(z_t) + std^2 G(z_t), std^2 I),        G = grad log H_t,
     W <- W * p(z_s | z_t) H_s(z_s) / (q(z_s | z_t) H_t(z_t)),        W = H_T(z_T) at the start,
 
-so that everything but the last H cancels from the product of the weights: the target is the prior chain's own p(z_0)
-H_0(z_0), however wrong H_t is before, for any number of steps. H_t is the product of the terms' probabilities to their
-weights, their gradient is G, and one evaluation of the classifier gives both. The better H_t predicts, the more even
-the weights; for an exact joint classifier of weight 1 they are even but for the size of the steps.
+so that everything but the last H cancels from the product of the weights: the target is the chain's own p_theta(z_0)
+times H_0(z_0), however wrong H_t is before, for any number of steps. H_t is the product of the terms' probabilities to
+their weights, which rise on the way (see `lcg.guidance.particles`); their gradient is G, and one evaluation of the
+classifier gives both. The better H_t predicts the end, the more even the particles' weights.
 
-In std^2 G the variance is that of the prior's step, as in Wu et al.; the guided denoiser's own shift is a little
-larger, by sigma_t^2 / sigma_s^2, and makes the weights of the last steps uneven.
+The proposal is moved by std^2 G, the variance being that of the prior's step, as in Wu et al. The guided denoiser moves
+by alpha_s sigma_t^2 / (alpha_t sigma_s^2) times that, which is far from 1 in the last steps: with two attributes on a
+line the normaliser then varies four times as much.
 """
 
 from collections.abc import Sequence

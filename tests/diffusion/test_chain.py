@@ -7,7 +7,7 @@ from lcg.diffusion.chain import Chain
 
 
 def variance_at_the_end(chain: Chain, corrected: bool) -> float:
-    """Of the z_0_hat to which the chain carries N(0, 1) latents, exactly: every step is linear in (z, z_0_hat before)."""
+    """Of z_0_hat at the end, for N(0, 1) latents, exactly: every step is linear in z and the z_0_hat before."""
     times = chain.times()
     covariance, before_time = torch.diag(torch.tensor([1.0, 0.0])).double(), None
     unit = torch.eye(2, dtype=torch.float64)  # z and the last z_0_hat of two chains: each moves along one of the axes
@@ -55,7 +55,7 @@ def test_a_prediction_that_did_not_change_needs_no_correction(schedule: Schedule
 
 
 def test_the_variance_that_ancestral_sampling_loses() -> None:
-    """Of N(0, 1) latents: 9 % with 50 steps, halved by twice the steps; 2 % and better than that with the correction."""
+    """Of N(0, 1) latents: 9 % with 50 steps, halved by twice the steps; with the correction 2 %, and cut to a third."""
     plain = [1 - variance_at_the_end(Chain(CosineSchedule(), steps), corrected=False) for steps in (50, 100)]
     better = [1 - variance_at_the_end(Chain(CosineSchedule(), steps), corrected=True) for steps in (50, 100)]
     assert plain == pytest.approx([0.089, 0.046], abs=0.004)

@@ -19,8 +19,8 @@ GRID = torch.linspace(-6, 6, 12_001, dtype=torch.float64)[:, None]
 class Line:
     """A mixture of normals on the line and attributes P(y_i = 1 | z_0) = Phi(a_i z_0 + b_i), written without matrices.
 
-    With components of z_0 | z_t, k ~ N(m_k, v_k) and weights r_k, P(y_i = 1 | z_t) = sum_k r_k Phi((a_i m_k + b_i) /
-    sqrt(1 + a_i^2 v_k)). Attributes are independent given z_0, and positively dependent where their slopes agree in sign.
+    With components z_0 | z_t, k ~ N(m_k, v_k) of weights r_k, P(y_i = 1 | z_t) = sum_k r_k Phi((a_i m_k + b_i) /
+    sqrt(1 + a_i^2 v_k)). Attributes are independent given z_0; where slopes agree in sign they go together.
     """
 
     components: tuple[tuple[float, float, float], ...]  # weight, mean, standard deviation

@@ -147,9 +147,7 @@ def test_a_constant_term_changes_only_the_normaliser(gaussian_line: Line) -> Non
 
 def test_what_is_not_one_event_each_is_refused(gaussian_line: Line) -> None:
     classifier, denoiser = TwoAttributes(gaussian_line), gaussian_line.denoiser
-    with pytest.raises(
-        ValueError, match=r"`terms` must hold at least one \(term, weight\), got none; sample the prior"
-    ):
+    with pytest.raises(ValueError, match=r"`terms` must hold at least one \(term, weight\), got none"):
         FeynmanKac(denoiser, [], SCHEDULE)
     readouts = [(FormulaReadout(parse(name, SCHEMA)), 1.0) for name in ("first", "second")]
     for term in (
@@ -157,7 +155,5 @@ def test_what_is_not_one_event_each_is_refused(gaussian_line: Line) -> None:
         classifier.says("first", 2.0),
         classifier.says("first", torch.ones(3)),
     ):
-        with pytest.raises(
-            ValueError, match=r"`terms` must be one event each, got a ClassifierTerm with several readouts"
-        ):
+        with pytest.raises(ValueError, match="`terms` must be one event each, got a ClassifierTerm with several"):
             FeynmanKac(denoiser, [(term, 1.0)], SCHEDULE)

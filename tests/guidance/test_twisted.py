@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def end_variance(chain: Chain) -> float:
     """Of the chain's z at t_end when latents are N(0, I): its steps are linear in z and the last z_0_hat."""
     times, unit = chain.times(), torch.eye(2, dtype=torch.float64)
     covariance = torch.diag(torch.tensor([1.0, 0.0])).double()
-    for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+    for i, (t, s) in enumerate(pairwise(times)):
         z_0_hat = chain.schedule.alpha(t) * unit[0]
         mean, std = chain.step(unit[0], z_0_hat, (unit[1], times[i - 1]) if i else None, t, s)
         linear = torch.stack([mean, z_0_hat])
@@ -66,7 +67,7 @@ def end_variance(chain: Chain) -> float:
 )
 @pytest.mark.parametrize("schedule", [CosineSchedule(), LinearSchedule()], ids=["cosine", "linear"])
 def test_the_normaliser_is_unbiased_whatever_the_way(options: dict[str, Any], schedule: Schedule) -> None:
-    """E[H] = E[exp(w (log H at t_end))] of a chain whose end is normal, for any proposals, twists, steps, resampling."""
+    """E[H], known as the chain's end is normal, for any proposals, twists, steps and resampling."""
     a = torch.tensor([0.7, -0.4], dtype=torch.float64)
     term = Tilt(a, schedule, options.get("error", 0.0))
     rest = {"steps": 8, "weight": 1.5, **{name: value for name, value in options.items() if name != "error"}}
@@ -142,7 +143,7 @@ def test_the_weight_is_reached_at_the_end_and_early_share_at_the_start(gaussian_
 
 
 def test_the_source_of_an_edit_conditions_the_prior(gaussian_line: Line) -> None:
-    """N(0, 1) observed at z_src = 1 with tau = 0.5 has the posterior N(0.8, 0.2); the attribute is weighed against it."""
+    """N(0, 1) observed at z_src = 1 with tau = 0.5 is N(0.8, 0.2), against which the attributes are weighed."""
     source = SourceTerm(torch.ones(1, 1), gaussian_line.denoiser, SCHEDULE, tau=0.5)
     observed = GuidedDenoiser(gaussian_line.denoiser, [source], SCHEDULE)
     posterior = type(gaussian_line)(((1.0, 0.8, 0.2**0.5),), gaussian_line.attributes)
