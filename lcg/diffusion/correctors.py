@@ -111,10 +111,24 @@ class Corrector(ABC):
 
 
 class Langevin(Corrector):
-    """The unadjusted Langevin algorithm: needs the score only, leaves an error of order h. Arguments: see `Corrector`.
+    """The unadjusted Langevin algorithm: needs the score only, leaves an error of order h.
 
     Each step is one evaluation of the denoiser.
+
+    Args:
+        steps: of the chain, at each noise level.
+        step_size: h in units of sigma_t^2, below 2; see `Corrector`.
+
+    Raises:
+        ValueError: step_size >= 2, where the chain diverges, or any reason of `Corrector`.
     """
+
+    def __init__(self, steps: int = 1, step_size: float = 0.1) -> None:
+        super().__init__(steps, step_size)
+        if step_size >= 2:
+            raise ValueError(
+                f"`step_size` of Langevin steps must be below 2, got {step_size}: they diverge; 0.1 is usual"
+            )
 
     def correct(
         self,

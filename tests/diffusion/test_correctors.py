@@ -247,6 +247,12 @@ def test_what_makes_no_sense_is_refused(kind: type[Corrector], mixture: MixtureD
             make(kind, mixture, step_size=step_size)
 
 
+def test_langevin_steps_that_diverge_are_refused(mixture: MixtureDenoiser) -> None:
+    with pytest.raises(ValueError, match=r"`step_size` of Langevin steps must be below 2, got 2.0: they diverge"):
+        Langevin(1, 2.0)
+    assert MALA(mixture.log_prob, None, 1, 2.0).step_size == 2.0  # which rejects what goes too far
+
+
 def test_mala_refuses_targets_and_densities_that_do_not_work(mixture: MixtureDenoiser) -> None:
     for target in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match=r"`target_acceptance` must be in \(0, 1\), got .* 0.574 is a good value"):
