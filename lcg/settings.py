@@ -114,7 +114,8 @@ class Guidance:
             prior's support.
         attempts: draws per sample, at most, until the classifier finds the formula more likely than not.
         particles: 0 for plain guidance. N samples the conditional within the support by twisted sequential Monte Carlo
-            with N particles per sample and weight 1 (or the formula's own weights), at N times the cost.
+            with N particles per sample and weight 1 (or the formula's own weights), at N times the cost; with 50 steps
+            the estimate of log P(formula) is about .01 too low, with 100 it is within its standard error.
         max_step: trust region of a guided step in units of sqrt(dimension); None for none.
     """
 

@@ -1,5 +1,6 @@
 """The diffusion prior's mathematics: schedules, the forward process, exact denoisers and samplers. No networks."""
 
+from lcg.diffusion.correctors import MALA, Correction, Corrector, Langevin
 from lcg.diffusion.gaussian import GaussianDenoiser, MixtureDenoiser
 from lcg.diffusion.likelihood import FlowLogProb, LowerBound, evidence_lower_bound, flow_log_prob
 from lcg.diffusion.noise import Randomness, generators, randn
@@ -26,6 +27,7 @@ from lcg.diffusion.samplers import (
     DDPM,
     DPMSolverPP2M,
     Heun,
+    PredictorCorrector,
     Progress,
     Sampler,
     Spacing,
@@ -38,15 +40,20 @@ from lcg.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule, exp
 __all__ = [
     "DDIM",
     "DDPM",
+    "MALA",
+    "Correction",
+    "Corrector",
     "CosineSchedule",
     "DPMSolverPP2M",
     "Denoiser",
     "FlowLogProb",
     "GaussianDenoiser",
     "Heun",
+    "Langevin",
     "LinearSchedule",
     "LowerBound",
     "MixtureDenoiser",
+    "PredictorCorrector",
     "Progress",
     "Randomness",
     "Sampler",

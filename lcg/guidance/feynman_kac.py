@@ -39,7 +39,8 @@ from torch import Tensor
 from lcg.diffusion.process import Denoiser
 from lcg.diffusion.samplers.base import Spacing
 from lcg.diffusion.schedule import Schedule, expand
-from lcg.guidance.particles import OFF_SUPPORT, Evaluation, ParticleSampler
+from lcg.guidance.particles import Evaluation, ParticleSampler
+from lcg.guidance.support import RARE
 from lcg.guidance.terms import Classifier, ClassifierTerm, Term, leaf, refuse_negative
 from lcg.nets.heads import Outputs
 
@@ -73,7 +74,7 @@ class FeynmanKac(ParticleSampler):
         eta: float = 1.0,
         early: float = 0.75,
         rise: float = 64.0,
-        support: float = OFF_SUPPORT,
+        support: float = RARE,
         batch_size: int = 4096,
     ) -> None:
         super().__init__(

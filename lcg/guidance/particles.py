@@ -39,11 +39,9 @@ from lcg.diffusion.noise import Randomness, randn
 from lcg.diffusion.samplers.base import Progress, Spacing
 from lcg.diffusion.schedule import Schedule
 from lcg.guidance.resampling import Weights, distinct, pooled, take
+from lcg.guidance.support import RARE
 from lcg.guidance.terms import refuse_inference_mode
 
-OFF_SUPPORT = 1e-3
-"""What is less probable is taken to be off the prior's support: a prior fitted to thousands of latents has hardly seen
-any that satisfy it."""
 TOLERATED = 0.1
 """Share of the systems that may be degenerate without a warning."""
 LONELY = 1.5
@@ -93,7 +91,7 @@ class ParticleSampler(ABC):
         eta: share of the noise that the prior's chain draws anew at each step, in (0, 1]; 1 is ancestral sampling.
         early: share of a weight, up to 1, that acts at first, in [0, 1]; see the module.
         rise: how late weights rise to their values, >= 0; 0 has them constant.
-        support: c in [0, 1): less probable than c is off the prior's support, and warned about; see `OFF_SUPPORT`.
+        support: c in [0, 1): less probable than c is off the prior's support, and warned about; see `RARE`.
         batch_size: rows that are given to denoiser and classifier at once.
 
     Raises:
@@ -124,7 +122,7 @@ class ParticleSampler(ABC):
         if not rise >= 0:
             raise ValueError(f"`rise` must be >= 0, got {rise}; 64 is usual, 0 keeps weights constant")
         if not 0 <= support < 1:
-            raise ValueError(f"`support` must be in [0, 1), got {support}; {OFF_SUPPORT} is usual, 0 never warns")
+            raise ValueError(f"`support` must be in [0, 1), got {support}; {RARE} is usual, 0 never warns")
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}; 4096 is usual")
         self.chain = Chain(schedule, steps, t_start, t_end, spacing, eta)

@@ -25,7 +25,8 @@ from lcg.diffusion.process import Denoiser
 from lcg.diffusion.samplers.base import Spacing
 from lcg.diffusion.schedule import Schedule
 from lcg.guidance.guided import GuidedDenoiser
-from lcg.guidance.particles import OFF_SUPPORT, Evaluation, ParticleSampler
+from lcg.guidance.particles import Evaluation, ParticleSampler
+from lcg.guidance.support import RARE
 from lcg.guidance.terms import PriorTerm, Term, refuse_negative
 
 
@@ -62,7 +63,7 @@ class TwistedSMC(ParticleSampler):
         max_step: float | None = None,
         early: float = 0.75,
         rise: float = 64.0,
-        support: float = OFF_SUPPORT,
+        support: float = RARE,
         batch_size: int = 4096,
     ) -> None:
         super().__init__(

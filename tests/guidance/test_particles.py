@@ -147,7 +147,7 @@ def test_each_reason_to_distrust_the_answer_has_its_warning() -> None:
     (warning,) = report(ancestors=torch.tensor([1] * 5 + [6] * 15))
     assert "in 5 of 20 systems all particles descend from a single one: use more particles" in warning
     (warning,) = report(log_p=-8.0)
-    assert "a probability below 0.001: that is off its support" in warning and "extrapolate" in warning
+    assert "a probability below 0.002: that is off its support" in warning and "extrapolate" in warning
     (warning,) = report(stderr=0.4)
     assert warning == "log P = -1.00 has a standard error of 0.40: use more systems or more particles"
     (warning,) = report(stderr=math.nan)
@@ -196,7 +196,7 @@ def test_one_system_alone(make: Make, gaussian_line: Line) -> None:
         ({"eta": 0.0}, r"`eta` of a chain must be above 0, got 0"),
         ({"early": -0.1}, r"`early` must be in \[0, 1\], got -0.1; 0.75 is usual"),
         ({"rise": -1.0}, r"`rise` must be >= 0, got -1.0; 64 is usual"),
-        ({"support": 1.0}, r"`support` must be in \[0, 1\), got 1.0; 0.001 is usual, 0 never warns"),
+        ({"support": 1.0}, r"`support` must be in \[0, 1\), got 1.0; 0.002 is usual, 0 never warns"),
         ({"batch_size": 0}, r"`batch_size` must be at least 1, got 0; 4096 is usual"),
         ({"steps": 1}, r"`steps` must be at least 2"),
         ({"weight": -1.0}, r"`weight` must be >= 0, got -1.0; to avoid an attribute, negate it"),

@@ -6,6 +6,7 @@ from lcg.diffusion.samplers.ddpm import DDPM
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from lcg.diffusion.samplers.heun import Heun
 from lcg.diffusion.samplers.multistep import Multistep, recommended_order
+from lcg.diffusion.samplers.predictor_corrector import PredictorCorrector
 from lcg.diffusion.samplers.unipc import UniPC
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DPMSolverPP2M",
     "Heun",
     "Multistep",
+    "PredictorCorrector",
     "Progress",
     "Sampler",
     "Spacing",
