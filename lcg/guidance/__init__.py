@@ -13,11 +13,13 @@ from lcg.guidance.probability import CompiledFormula, log_probability
 from lcg.guidance.source import SourceMode, SourceTerm
 from lcg.guidance.support import Support, assess, without_weights
 from lcg.guidance.terms import (
+    BeliefReadout,
     Classifier,
     ClassifierTerm,
     Dependence,
     FormulaReadout,
     LabelReadout,
+    LayeredTerm,
     PriorTerm,
     Readout,
     Term,
@@ -27,6 +29,7 @@ from lcg.guidance.twisted import TwistedSMC
 __all__ = [
     "And",
     "Atom",
+    "BeliefReadout",
     "Classifier",
     "ClassifierTerm",
     "CompiledFormula",
@@ -37,6 +40,7 @@ __all__ = [
     "FormulaReadout",
     "GuidedDenoiser",
     "LabelReadout",
+    "LayeredTerm",
     "Not",
     "Or",
     "Particles",

@@ -215,6 +215,44 @@ class Beyond(Atom):
 
 
 @dataclass(frozen=True)
+class Near(Atom):
+    """A continuous attribute is at a value, the target of an edit: `age=0.7`, in the attribute's own unit.
+
+    That it equals a number has probability 0, so no formula can hold it; an edit climbs its density instead.
+
+    Args:
+        attribute: the attribute.
+        column: its column of labels.
+        value: finite.
+        tolerance: how far off a label may be to count as there.
+
+    Raises:
+        ValueError: the value is not finite.
+    """
+
+    value: float
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"`value` of {self.name!r} must be finite, got {self.value}")
+        object.__setattr__(self, "value", float(self.value) + 0.0)
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value!r}"
+
+    def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return (y - self.value).abs() <= self.tolerance
+
+    def cells(self, thresholds: tuple[float, ...]) -> frozenset[int]:
+        raise ValueError(
+            f"{str(self)!r} is a target for edits: that a continuous attribute equals a number has probability 0; "
+            f"in a formula write a range, such as {self.name}>{self.value - self.tolerance:g} & "
+            f"{self.name}<{self.value + self.tolerance:g}"
+        )
+
+
+@dataclass(frozen=True)
 class Not(Formula):
     """The operand does not hold."""
 

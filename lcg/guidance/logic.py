@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lcg.guidance.formula import And, Atom, Beyond, Formula, Has, Not, OneOf, Or, Weighted
+from lcg.guidance.formula import And, Atom, Beyond, Formula, Has, Near, Not, OneOf, Or, Weighted
 from lcg.schema import Attribute, Schema
 
 __all__ = ["And", "Atom", "Formula", "FormulaError", "Not", "Or", "Weighted", "parse", "parse_edit"]
@@ -94,6 +94,8 @@ def parse(text: str, schema: Schema) -> Formula:
 def parse_edit(text: str, schema: Schema) -> Formula:
     """Reads an edit: `+glasses`, `-hat`, `hair=blond`, `age>0.6`; the sign + may be left out, and - means `~`.
 
+    A continuous attribute may be given a target too, `age=0.7`.
+
     Returns:
         A literal: an atom, or an atom negated.
 
@@ -101,9 +103,14 @@ def parse_edit(text: str, schema: Schema) -> Formula:
         FormulaError: a ValueError with the column marked, as for `parse`, or the text is more than one literal.
     """
     sign = re.match(r"\s*([+-])", text)
-    parser = _Parser(text, schema, start=sign.end() if sign else 0)
+    parser = _Parser(text, schema, start=sign.end() if sign else 0, targets=True)
     literal = parser.literal(signed=sign is not None)
-    return Not(literal) if sign and sign[1] == "-" else literal
+    negated = sign is not None and sign[1] == "-"
+    if isinstance(literal.operand if isinstance(literal, Not) else literal, Near) and (
+        negated or isinstance(literal, Not)
+    ):
+        raise FormulaError("a target cannot be negated; write another one, or a range such as age>0.7", text, 0)
+    return Not(literal) if negated else literal
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,8 @@ class Token:
 class _Parser:
     """Recursive descent; `self.token` is the next token that no rule has taken yet."""
 
-    def __init__(self, text: str, schema: Schema, start: int = 0) -> None:
-        self.text, self.schema = text, schema
+    def __init__(self, text: str, schema: Schema, start: int = 0, targets: bool = False) -> None:
+        self.text, self.schema, self.targets = text, schema, targets
         self.tokens = self.split(start)
         self.position = 0
         self.depth = 0
@@ -290,6 +297,8 @@ class _Parser:
         self.fail(f"{expected}; got {self.token}", name.column if self.token.kind == "end" else None)
 
     def continuous(self, attribute: Attribute, column: int, name: Token) -> Atom:
+        if self.targets and self.take("="):
+            return Near(attribute, column, self.number("a target")[0])
         relation = self.take(">", "<")
         if relation is None:
             n = attribute.name

@@ -21,6 +21,14 @@ z_src too it may not. There G = J^T g, and the posterior given both is that of t
 
 which is latent arithmetic. `joint=True` uses the right-hand side for any G; it costs nothing more. `joint=False` adds
 the scores.
+
+Free directions. An edit has to move the latent somewhere, and a source that holds it back there too is in its own way.
+With P the projection onto some directions and Q = I - P, the observation may be of Q z_0 only: precision Q / tau^2
+instead of I / tau^2. The score of both together is then
+
+    G + J^T (tau^2 I + Q C_t Q)^-1 Q (z_src - z_0_hat - (sigma_t^2 / alpha_t) G),
+
+the source's residual to the *guided* prediction, outside the free directions; for Q = I it is the formula above.
 """
 
 from collections.abc import Callable
@@ -48,7 +56,9 @@ class SourceTerm(PriorTerm):
         tau: standard deviation of the source about the edited latent, > 0, in units of the standardised latents; a
             number or one per row (B,). Small keeps much; it is not used by the mode "paper".
         mode: see the module.
-        weight: of the mode "paper" only; the others are weighted by tau.
+        free: orthonormal directions (B, k, *latent), or (1, k, *latent) for all rows, in which the source says nothing;
+            not for the mode "paper".
+        weight: of the mode "paper" only, a number or one per row (B,); the others are weighted by tau.
         joint: combine with the other terms as in the linear-Gaussian posterior instead of adding scores (see the
             module); not for the mode "paper".
         iterations: at most so many conjugate-gradient steps solve for (tau^2 I + C_t)^-1, at the price of one Jacobian
@@ -56,8 +66,8 @@ class SourceTerm(PriorTerm):
         tolerance: the steps end early where the residual is this small relative to the right-hand side.
 
     Raises:
-        ValueError: an unknown mode, or tau, weight, iterations or tolerance out of range, or `joint` or a weight with
-            a mode that has none; while sampling, z_src of another shape than z_t.
+        ValueError: an unknown mode, or tau, weight, iterations or tolerance out of range, or `joint`, `free` or a
+            weight with a mode that has none; while sampling, z_src or `free` of another shape than z_t.
     """
 
     def __init__(
@@ -68,7 +78,8 @@ class SourceTerm(PriorTerm):
         tau: float | Tensor = 0.5,
         mode: SourceMode = "observation",
         *,
-        weight: float = 1.0,
+        free: Tensor | None = None,
+        weight: float | Tensor = 1.0,
         joint: bool = False,
         iterations: int = 4,
         tolerance: float = 1e-3,
@@ -81,15 +92,20 @@ class SourceTerm(PriorTerm):
             raise ValueError(f"`iterations` must be at least 1, got {iterations}; use the mode 'tweedie' to do without")
         if not tolerance >= 0:
             raise ValueError(f"`tolerance` must be >= 0, got {tolerance}; 1e-3 is the default")
-        if not weight >= 0 or (weight != 1.0 and mode != "paper"):
+        weights = torch.as_tensor(weight)
+        if not bool((weights >= 0).all()) or (mode != "paper" and bool((weights != 1).any())):
             raise ValueError(
                 f"`weight` must be >= 0, and 1 except in the mode 'paper', got {weight} in {mode!r}; "
                 "set the strength by tau"
             )
-        if joint and mode == "paper":
-            raise ValueError("`joint` must be False in the mode 'paper', which has no likelihood; use 'observation'")
+        for name, given in (("joint", joint), ("free", free is not None)):
+            if given and mode == "paper":
+                raise ValueError(
+                    f"`{name}` must be {'None' if name == 'free' else False} in the mode 'paper', which has no "
+                    "likelihood; use 'observation'"
+                )
         super().__init__(denoiser, needs_jacobian=mode == "observation")
-        self.z_src, self.schedule, self.tau, self.mode = z_src, schedule, tau, mode
+        self.z_src, self.schedule, self.tau, self.mode, self.free = z_src, schedule, tau, mode, free
         self.weight, self.joint, self.iterations, self.tolerance = weight, joint, iterations, tolerance
 
     def condition(
@@ -102,16 +118,20 @@ class SourceTerm(PriorTerm):
         z_src = self._source(z_t)
         alpha, sigma = coefficients(self.schedule, t, z_t)
         if self.mode == "paper":
-            return guidance - self.weight * (z_t.detach() - alpha * z_src) / sigma**2
+            weight = expand(self.weight, z_t) if isinstance(self.weight, Tensor) else self.weight
+            return guidance - weight * (z_t.detach() - alpha * z_src) / sigma**2
 
         tau2 = (expand(self.tau, z_t) if isinstance(self.tau, Tensor) else torch.full_like(alpha, self.tau)) ** 2
-        inside = guidance if self.joint else torch.zeros_like(guidance)
         with torch.set_grad_enabled(self.needs_jacobian):  # samplers call under no_grad
             z_0_hat = z0_from_eps(self.schedule, z_t, t, eps_hat.to(z_t.dtype))
         residual = z_src - z_0_hat.detach()
-        whitened = (alpha * residual + tau2 * inside) / (tau2 + sigma**2 / (alpha**2 + sigma**2))
+        inside = guidance if self.joint else torch.zeros_like(guidance)
+        rest = guidance - inside
+
+        unmet = self._outside(residual - sigma**2 / alpha * inside)  # by the guided prediction
+        white = inside + alpha * unmet / (tau2 + sigma**2 / (alpha**2 + sigma**2))
         if self.mode == "tweedie":
-            return guidance - inside + whitened
+            return rest + white
 
         def jacobian(v: Tensor) -> Tensor:
             # J^T v, one backward pass. J = alpha_t^-1 (I + sigma_t^2 Hessian of log q) of an exact denoiser is
@@ -120,23 +140,43 @@ class SourceTerm(PriorTerm):
             return torch.autograd.grad(z_0_hat, z_t, v, retain_graph=True)[0]
 
         def covariance(v: Tensor) -> Tensor:
-            return sigma**2 / alpha * jacobian(v)
+            return sigma**2 / alpha * self._outside(jacobian(v))
 
-        right = jacobian(residual) + tau2 * inside
-        score, solved = conjugate_gradients(covariance, tau2, right, self.iterations, self.tolerance)
-        score = torch.where(_per_row(solved, score), score, whitened)
+        if self.free is None:  # J and C_t commute: (tau^2 I + C_t)^-1 (J^T (z_src - z_0_hat) + tau^2 G)
+            right = jacobian(residual) + tau2 * inside
+            score, solved = conjugate_gradients(covariance, tau2, right, self.iterations, self.tolerance)
+            fixed = torch.zeros_like(inside)
+        else:
+            pull, solved = conjugate_gradients(covariance, tau2, unmet, self.iterations, self.tolerance)
+            score, fixed = jacobian(pull), inside
         # C_t is positive semi-definite, so sigma_t^2 |score| <= alpha_t |residual| + sigma_t^2 |G|. A learnt Jacobian,
         # poor where alpha_t is small, need not obey; the bound keeps its errors from exploding and is inactive for
         # exact ones.
-        bound = alpha * _norm(residual) + sigma**2 * _norm(inside)
-        excess = sigma**2 * _norm(score) / bound.clamp_min(torch.finfo(bound.dtype).tiny)
-        return guidance - inside + score / excess.clamp_min(1.0)
+        most = alpha * _norm(residual) + sigma**2 * _norm(inside)
+        excess = sigma**2 * _norm(score) / most.clamp_min(torch.finfo(most.dtype).tiny)
+        score = fixed + score / excess.clamp_min(1.0)
+        return rest + torch.where(_per_row(solved, score), score, white)
+
+    def _outside(self, v: Tensor) -> Tensor:
+        """Q v, the part of v outside the free directions."""
+        if self.free is None:
+            return v
+        free = self.free.to(v).flatten(2).expand(len(v), -1, -1)
+        along = torch.einsum("bkd,bd->bk", free, v.flatten(1))
+        return v - torch.einsum("bk,bkd->bd", along, free).view_as(v)
 
     def _source(self, z_t: Tensor) -> Tensor:
         if self.z_src.shape[1:] != z_t.shape[1:] or len(self.z_src) not in (1, len(z_t)):
             raise ValueError(
                 f"`z_src` must have one row or the shape of z_t, {tuple(z_t.shape)}, got {tuple(self.z_src.shape)}; "
                 "give one source per latent"
+            )
+        if self.free is not None and (
+            self.free.shape[2:] != z_t.shape[1:] or len(self.free) not in (1, len(z_t)) or self.free.ndim < 3
+        ):
+            raise ValueError(
+                f"`free` must be (B, k, *latent), k directions per latent of shape {tuple(z_t.shape[1:])}, "
+                f"got {tuple(self.free.shape)}"
             )
         return self.z_src.to(z_t)
 

@@ -13,13 +13,21 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lcg.diffusion.process import Denoiser
 from lcg.guidance.formula import Formula
 from lcg.guidance.probability import CompiledFormula
-from lcg.nets.heads import Outputs, in_float, independent, log_likelihood, tensors
+from lcg.nets.heads import (
+    HeadOutputs,
+    Outputs,
+    expected_log_likelihood,
+    in_float,
+    independent,
+    log_likelihood,
+    tensors,
+)
 from lcg.schema import Attribute, Schema, unknown_name
 
 Classifier = Callable[[Tensor, Tensor], Outputs]
@@ -143,6 +151,36 @@ class ClassifierTerm(Term):
         )
 
 
+class LayeredTerm(Term):
+    """Another term whose gradient acts on the layers of a latent (L, ...) with a weight each.
+
+    For latents such as StyleGAN's W+, of which coarse, middle and fine layers may be steered apart (Karras et al. 2019,
+    arXiv:1812.04948, section 3.1). Layers of weight 0 are left to the prior and to what keeps the source.
+
+    Args:
+        term: what is climbed.
+        layers: (L,) weights >= 0.
+
+    Raises:
+        ValueError: a negative weight; while sampling, latents of another number of layers.
+    """
+
+    def __init__(self, term: Term, layers: Float[Tensor, " layers"]) -> None:
+        refuse_negative(layers, "layers")
+        self.term, self.layers = term, layers
+
+    def log_prob(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.term.log_prob(z_t, t)
+
+    def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
+        if z_t.ndim < 3 or z_t.shape[1] != len(self.layers):
+            raise ValueError(
+                f"`layers` must be one weight for each layer of the latents, got {len(self.layers)} for latents of "
+                f"shape {tuple(z_t.shape[1:])}; leave it out for latents without layers"
+            )
+        return self.layers.to(z_t).reshape(-1, *(1,) * (z_t.ndim - 2)) * self.term.score(z_t, t)
+
+
 class FormulaReadout:
     """log P(formula | z_t), exact for what the classifier models; see `lcg.guidance.probability`.
 
@@ -227,6 +265,43 @@ class LabelReadout:
             total = total + weight * log_p.view_as(logits).sum(dim=1)
         for j, attribute in self._others:
             total = total + self._weights[j] * log_likelihood(attribute, outputs[attribute.name], labels[:, j])
+        return total
+
+
+class BeliefReadout:
+    """sum_j E_{y ~ q_j}[log p(y | z_t)]: keeps attributes as uncertain as they are believed to be, each by itself.
+
+    Its maximum over p is p = q: a sure belief asks for its label, as `LabelReadout` does, and one that is torn between
+    two values holds the classifier at that instead of taking a side.
+
+    Args:
+        schema: the attributes.
+        beliefs: q_j by attribute, in the same form as a classifier's outputs (logits; mean and log-variance).
+        asked: (B, A) bool, or (1, A) for all rows: which attributes are kept.
+
+    Raises:
+        ValueError: a wrong number of columns, or no belief about an attribute that is asked.
+    """
+
+    def __init__(self, schema: Schema, beliefs: HeadOutputs, asked: Bool[Tensor, "rows attributes"]) -> None:
+        if asked.shape[1] != len(schema):
+            raise ValueError(
+                f"`asked` must have {len(schema)} columns, one per attribute of the schema, got {asked.shape[1]}"
+            )
+        self._columns = [(j, attribute) for j, attribute in enumerate(schema) if bool(asked[:, j].any())]
+        for _, attribute in self._columns:
+            if attribute.name not in beliefs:
+                raise unknown_name("attribute", attribute.name, beliefs, "the beliefs")
+        self.beliefs = {a.name: beliefs[a.name].detach() for _, a in self._columns}
+        self.asked = asked
+
+    def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
+        outputs = independent(outputs)
+        like = next(iter(outputs.values()))
+        total = like.new_zeros(len(like))
+        for j, attribute in self._columns:
+            expected = expected_log_likelihood(attribute, outputs[attribute.name], self.beliefs[attribute.name])
+            total = total + torch.where(self.asked[:, j], expected, 0.0)
         return total
 
 

@@ -27,6 +27,9 @@ from torch.nn import functional
 
 from lcg.schema import Attribute, Schema
 
+SURE = 50.0
+"""A logit that leaves no doubt in float32, and minus the log-variance of a value that is known."""
+
 HeadOutputs = dict[str, Tensor]
 """Raw outputs by attribute name: binary (B,), categorical (B, C), continuous (B, 2) = (mean, log-variance)."""
 
@@ -164,6 +167,29 @@ def log_likelihood(attribute: Attribute, output: Tensor, label: Float[Tensor, " 
     return torch.where(known, log_p, torch.zeros_like(log_p))
 
 
+def expected_log_likelihood(attribute: Attribute, output: Tensor, belief: Tensor) -> Float[Tensor, " batch"]:
+    """E_{y ~ q}[log p(y | output)] for a belief q: minus their cross-entropy.
+
+    Args:
+        attribute: which attribute.
+        output: its head's output, binary (B,), categorical (B, C), continuous (B, 2).
+        belief: q in the same form, of as many rows, or one for all.
+
+    Returns:
+        (B,), at most 0 for binary and categorical attributes.
+    """
+    output, belief = _float(output), _float(belief)
+    if attribute.kind == "binary":
+        return torch.sigmoid(belief) * functional.logsigmoid(output) + torch.sigmoid(-belief) * functional.logsigmoid(
+            -output
+        )
+    if attribute.kind == "categorical":
+        return (belief.softmax(-1) * output.log_softmax(-1)).sum(-1)
+    (mean, log_variance), (centre, log_spread) = output.unbind(-1), belief.unbind(-1)
+    square = (centre - mean) ** 2 + torch.exp(log_spread)
+    return -0.5 * (square * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi))
+
+
 def log_likelihoods(
     schema: Schema, outputs: HeadOutputs, labels: Float[Tensor, "batch attributes"]
 ) -> Float[Tensor, "batch attributes"]:
@@ -192,6 +218,22 @@ def mean_negative_log_likelihood(
     if isinstance(outputs, JointOutputs):
         log_p = (log_p + joint_log_likelihood(schema, outputs, labels)) / 2
     return -log_p.sum() / (~labels.isnan()).sum().clamp(min=1)
+
+
+def known_outputs(schema: Schema, outputs: HeadOutputs, labels: Float[Tensor, "batch attributes"]) -> HeadOutputs:
+    """The outputs with certainty in the place of those whose label is known (not NaN)."""
+    changed = dict(outputs)
+    for j, attribute in enumerate(schema):
+        known, output = ~labels[:, j].isnan(), outputs[attribute.name]
+        label = torch.where(known, labels[:, j], 0.0).to(output)
+        if attribute.kind == "binary":
+            certain = torch.where(label > 0.5, SURE, -SURE)
+        elif attribute.kind == "categorical":
+            certain = SURE * functional.one_hot(label.long(), output.shape[-1]).to(output)
+        else:
+            certain = torch.stack((label, torch.full_like(label, -SURE)), dim=-1)
+        changed[attribute.name] = torch.where(known if output.ndim == 1 else known[:, None], certain, output)
+    return changed
 
 
 def predict_labels(schema: Schema, outputs: Outputs) -> Float[Tensor, "batch attributes"]:

@@ -1,8 +1,10 @@
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcg.guidance.formula import And, Beyond, Formula, Has, Not, OneOf, Or, Weighted
+from lcg.guidance import FormulaReadout
+from lcg.guidance.formula import And, Beyond, Formula, Has, Near, Not, OneOf, Or, Weighted
 from lcg.guidance.logic import FormulaError, parse, parse_edit
 from lcg.schema import Attribute, Schema
 
@@ -247,3 +249,21 @@ def test_errors_in_edits_point_at_the_column(text: str, column: int, message: st
     with pytest.raises(FormulaError, match=message) as info:
         parse_edit(text, SCHEMA)
     assert info.value.column == column and info.value.text == text
+
+
+def test_an_edit_may_give_a_continuous_attribute_a_target() -> None:
+    target = parse_edit("age=0.7", SCHEMA)
+    assert str(target) == "age=0.7" == str(parse_edit("+age = 0.7", SCHEMA))
+    assert target.attributes == ("age",)
+    labels = torch.full((4, len(SCHEMA)), float("nan"))
+    labels[:3, SCHEMA.index("age")] = torch.tensor([0.7, 0.74, 0.8])
+    assert target.holds(labels).tolist() == [True, True, False, False]
+    for text in ("-age=0.7", "~age=0.7"):
+        with pytest.raises(FormulaError, match="a target cannot be negated"):
+            parse_edit(text, SCHEMA)
+    with pytest.raises(FormulaError, match="expected a target, a number such as"):
+        parse_edit("age=old", SCHEMA)
+    with pytest.raises(ValueError, match=r"'age=0.7' is a target for edits.*such as age>0.65 & age<0.75"):
+        FormulaReadout(target)
+    with pytest.raises(ValueError, match="`value` of 'age' must be finite, got inf"):
+        Near(SCHEMA.attributes[SCHEMA.index("age")], SCHEMA.index("age"), float("inf"))

@@ -218,6 +218,46 @@ def test_float32_is_close_to_float64_over_all_times() -> None:
     assert single.dtype == torch.float32 and (single - double).abs().max() < 1e-3 * double.abs().max()
 
 
+@pytest.mark.parametrize("kind", ["white", "any", "wide"])
+@pytest.mark.parametrize("tau", [0.2, 3.0])
+def test_free_directions_are_exact_for_any_gaussian_prior(kind: str, tau: float) -> None:
+    """The posterior under an observation of Q z_0 and a linear log-probability, of precision S^-1 + Q / tau^2."""
+    mean, cov, z_src, g = vector(2), covariance(kind), vector(3), vector(4)
+    free = torch.linalg.qr(vector(5, 2).mT).Q.mT
+    q = EYE - free.mT @ free
+    narrowed = torch.linalg.inv(torch.linalg.inv(cov) + q / tau**2)
+    narrowed = (narrowed + narrowed.mT) / 2
+    exact = GaussianDenoiser(mean + narrowed @ (q @ (z_src - mean) / tau**2 + g), narrowed, SCHEDULE)
+    prior, (z_t, t) = GaussianDenoiser(mean, cov, SCHEDULE), rows()
+    options = {"iterations": 6 * D, "tolerance": 1e-14, "joint": True, "free": free[None]}
+    source = SourceTerm(z_src[None], prior, SCHEDULE, tau, **options)
+    guided = GuidedDenoiser(prior, [Tilt(prior, g), source], SCHEDULE)(z_t, t)
+    assert ((guided - exact(z_t, t)) / exact(z_t, t).abs().clamp_min(1)).abs().max() < 1e-6
+    if kind == "white":
+        cheap = SourceTerm(z_src[None], prior, SCHEDULE, tau, "tweedie", joint=True, free=free[None])
+        assert (GuidedDenoiser(prior, [Tilt(prior, g), cheap], SCHEDULE)(z_t, t) - guided).abs().max() < 1e-9
+
+
+def test_nothing_free_is_the_isotropic_source_and_all_free_none() -> None:
+    prior, z_src, (z_t, t) = GaussianDenoiser(vector(2), covariance("any"), SCHEDULE), vector(3, 40), rows()
+
+    def score(free: Tensor | None, mode: str) -> Tensor:
+        return SourceTerm(z_src, prior, SCHEDULE, 0.3, mode, free=free, iterations=40, tolerance=1e-14).score(z_t, t)
+
+    for mode in ("observation", "tweedie"):
+        none = score(None, mode)
+        assert (score(torch.zeros(1, 0, D).double(), mode) - none).abs().max() < 1e-6 * none.abs().max()
+        assert score(EYE[None], mode).abs().max() < 1e-9
+
+
+def test_a_weight_per_row_of_the_paper_s_kernel() -> None:
+    prior, z_src, (z_t, t) = GaussianDenoiser(vector(2), EYE, SCHEDULE), vector(3, 40), rows()
+    weights = torch.linspace(0, 2, 40).double()
+    together = SourceTerm(z_src, prior, SCHEDULE, mode="paper", weight=weights).score(z_t, t)
+    single = SourceTerm(z_src, prior, SCHEDULE, mode="paper").score(z_t, t)
+    assert (together - weights[:, None] * single).abs().max() < 1e-9
+
+
 REFUSED: list[tuple[Callable[[GaussianDenoiser], object], str]] = [
     (lambda p: SourceTerm(vector(0, 1), p, SCHEDULE, 0.0), "`tau` must be > 0, got 0.0"),
     (lambda p: SourceTerm(vector(0, 2), p, SCHEDULE, torch.tensor([1.0, -1.0])), "`tau` must be > 0"),
@@ -231,6 +271,14 @@ REFUSED: list[tuple[Callable[[GaussianDenoiser], object], str]] = [
     (
         lambda p: SourceTerm(vector(0, 1), p, SCHEDULE, mode="paper", joint=True),
         "`joint` must be False in the mode 'paper'",
+    ),
+    (
+        lambda p: SourceTerm(vector(0, 1), p, SCHEDULE, mode="paper", free=EYE[None]),
+        "`free` must be None in the mode 'paper'",
+    ),
+    (
+        lambda p: SourceTerm(vector(0, 1), p, SCHEDULE, free=EYE).score(*rows(4)),
+        r"`free` must be \(B, k, \*latent\), k directions per latent of shape \(5,\), got \(5, 5\)",
     ),
     (
         lambda p: SourceTerm(vector(0, 3), p, SCHEDULE).score(*rows(4)),

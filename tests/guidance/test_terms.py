@@ -5,8 +5,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcg.guidance import ClassifierTerm, FormulaReadout, LabelReadout, Term, log_probability, parse
-from lcg.nets.heads import HeadOutputs, log_likelihood
+from lcg.guidance import (
+    BeliefReadout,
+    ClassifierTerm,
+    FormulaReadout,
+    LabelReadout,
+    LayeredTerm,
+    Term,
+    log_probability,
+    parse,
+)
+from lcg.nets.heads import HeadOutputs, known_outputs, log_likelihood
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -87,6 +96,49 @@ def test_binary_labels_agree_with_the_formula_that_says_the_same() -> None:
     labels = torch.tensor([[1.0, 0.0, 2.0, NAN, NAN]])
     formula = parse("glasses & ~beard & hair=brown", SCHEMA)
     assert (LabelReadout(SCHEMA, labels)(outputs) - log_probability(formula, outputs)).abs().max() < 1e-6
+
+
+ALL = torch.ones(1, 5, dtype=torch.bool)
+
+
+def test_beliefs_that_are_sure_are_labels() -> None:
+    outputs = Heads()(latents().double(), T)
+    labels = torch.tensor([[1.0, 0.0, 2.0, NAN, 1.0]], dtype=torch.float64).expand(4, -1)
+    beliefs = known_outputs(SCHEMA, outputs, labels)
+    value = BeliefReadout(SCHEMA, beliefs, ~labels.isnan())(outputs)
+    assert (value - LabelReadout(SCHEMA, labels)(outputs)).abs().max() < 1e-9
+
+
+def test_beliefs_are_held_where_they_are_as_uncertain_as_they_are() -> None:
+    """At its own beliefs the score vanishes; a label pulls on."""
+    heads, z = Heads(), latents().double()
+    own = ClassifierTerm(heads, [(BeliefReadout(SCHEMA, heads(z, T), ALL), 8.0)])
+    assert own.score(z, T).abs().max() < 1e-12
+    hard = LabelReadout(SCHEMA, torch.tensor([[1.0, 0.0, 2.0, 0.3, 1.0]], dtype=torch.float64))
+    assert ClassifierTerm(heads, [(hard, 8.0)]).score(z, T).abs().max() > 0.1
+    away = own.score(z + 0.1, T)  # elsewhere it leads back
+    assert bool(((own.log_prob(z + 0.1 + 1e-3 * away, T) - own.log_prob(z + 0.1, T)) > 0).all())
+
+
+def test_what_is_not_asked_is_not_kept_row_by_row() -> None:
+    heads, z = Heads(), latents().double()
+    asked = torch.zeros(4, 5, dtype=torch.bool)
+    asked[1, 0] = True
+    readout = BeliefReadout(SCHEMA, heads(z.flip(0), T), asked)
+    score = ClassifierTerm(heads, [(readout, 1.0)]).score(z, T)
+    assert score[[0, 2, 3]].abs().max() == 0 and score[1].abs().max() > 0
+
+
+def test_layers_scale_the_gradient_and_not_the_value() -> None:
+    class Sum(Term):
+        def log_prob(self, z_t: Tensor, t: Tensor) -> Tensor:
+            return z_t.square().flatten(1).sum(1)
+
+    z = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    term, layers = Sum(), torch.tensor([0.0, 1.0, 2.5])
+    layered = LayeredTerm(term, layers)
+    assert torch.equal(layered.log_prob(z, T[:2]), term.log_prob(z, T[:2]))
+    assert (layered.score(z, T[:2]) - layers[:, None] * 2 * z).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("device_type", ["cpu"])
@@ -171,6 +223,9 @@ def test_a_classifier_without_gradient_is_refused() -> None:
 
 
 REFUSED: list[tuple[Callable[[], object], str]] = [
+    (lambda: BeliefReadout(SCHEMA, {}, ALL), "unknown attribute 'glasses'"),
+    (lambda: BeliefReadout(SCHEMA, {}, ALL[:, :3]), "`asked` must have 5 columns.*got 3"),
+    (lambda: LayeredTerm(ClassifierTerm(Heads(), [(lambda o: o["a"], 1.0)]), torch.tensor([-1.0])), "`layers` must be"),
     (lambda: ClassifierTerm(Heads(), []), "`readouts` must hold at least one"),
     (lambda: ClassifierTerm(Heads(), [(lambda o: o["a"], -1.0)]), "`weight` must be >= 0.*negate it in the formula"),
     (lambda: ClassifierTerm(Heads(), [(lambda o: o["a"], torch.tensor([1.0, -2.0]))]), "`weight` must be >= 0"),

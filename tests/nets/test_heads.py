@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lcg.nets.heads import (
+    expected_log_likelihood,
+    known_outputs,
     log_likelihood,
     log_likelihoods,
     mean_negative_log_likelihood,
@@ -124,3 +126,29 @@ def test_the_loss_averages_over_known_labels_only() -> None:
     expected = -(each[0, 0] + each[0, 1] + each[1, 0]) / 3
     torch.testing.assert_close(mean_negative_log_likelihood(schema, outputs, labels), expected)
     assert float(mean_negative_log_likelihood(schema, outputs, torch.full((3, 2), torch.nan))) == 0.0
+
+
+def test_the_expected_log_likelihood_is_an_expectation() -> None:
+    for attribute, output, belief in (
+        (BINARY, 3 * normal(20), 2 * normal(20, seed=1)),
+        (CATEGORICAL, 3 * normal(20, 3), 2 * normal(20, 3, seed=1)),
+    ):
+        values = [torch.full((20,), float(y)).double() for y in range(len(attribute.values) or 2)]
+        terms = (log_likelihood(attribute, belief, y).exp() * log_likelihood(attribute, output, y) for y in values)
+        assert (sum(terms) - expected_log_likelihood(attribute, output, belief)).abs().max() < 1e-12
+    output, belief = normal(5, 2), normal(5, 2, seed=1)
+    y = torch.linspace(-40, 40, 40_001).double()
+    for row in range(5):
+        density, log_p = (log_likelihood(CONTINUOUS, head[row].expand(len(y), 2), y) for head in (belief, output))
+        expected = torch.trapezoid(density.exp() * log_p, y)
+        assert abs(expected - expected_log_likelihood(CONTINUOUS, output[row : row + 1], belief[row : row + 1])) < 1e-6
+
+
+def test_what_is_known_is_certain_and_the_rest_untouched(schema: Schema) -> None:
+    outputs = split_outputs(schema, normal(3, 7))
+    labels = torch.full((3, len(schema)), NAN, dtype=torch.float64)
+    labels[0] = torch.tensor([1.0, 2.0, 0.7, 0.0])
+    certain = known_outputs(schema, outputs, labels)
+    assert all(torch.equal(certain[a.name][1:], outputs[a.name][1:]) for a in schema)
+    log_p = log_likelihoods(schema, certain, labels)[0]
+    assert log_p[[0, 1, 3]].abs().max() < 1e-12 and log_p[2] > 20
