@@ -13,6 +13,8 @@ from lcg.diffusion import (
     DDPM,
     DPMSolverPP2M,
     Heun,
+    Langevin,
+    PredictorCorrector,
     Randomness,
     Sampler,
     Spacing,
@@ -170,38 +172,60 @@ class Editing:
     Args:
         weight: guidance weight of the edits.
         keep_weight: weight of each attribute that is kept.
-        tau: standard deviation of the source about the edited latent; None for no source term.
+        strength: how far to go, from 0, the source, to 1, where only the edits and the kept labels count.
         source_mode: observation, tweedie or paper.
+        free: whether the source leaves the direction of each edit free.
         start: inversion, noising or noise.
         t_start: where the path starts; the start `noise` is always at 0.995.
         steps: denoiser evaluations, and as many for the inversion.
         max_step: trust region of a guided step; None for none.
+        layers: weights of the guidance on the layers of latents such as W+; None for all alike.
+        dependence: how several edits are read, independent or joint.
+        corrections: Langevin steps after each step, for the starts that draw noise.
     """
 
     weight: float = 24.0
     keep_weight: float = 8.0
-    tau: float | None = 4.0
-    source_mode: SourceMode = "observation"
+    strength: float = 0.9
+    source_mode: SourceMode = "tweedie"
+    free: bool = False
     start: Start = "inversion"
     t_start: float = 0.7
     steps: int = 50
     max_step: float | None = None
+    layers: tuple[float, ...] | None = None
+    dependence: Dependence = "independent"
+    corrections: int = 0
+
+    def __post_init__(self) -> None:
+        if self.corrections < 0 or (self.corrections and self.start == "inversion"):
+            raise ValueError(
+                f"`corrections` must be >= 0, and 0 for the start 'inversion', whose noise they would replace, "
+                f"got {self.corrections}; set start=noising"
+            )
 
     def build(
         self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
     ) -> GuidedEditor:
         t_start = PURE_NOISE if self.start == "noise" else self.t_start
+        sampler: Sampler = DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None)
+        if self.corrections:
+            corrector = Langevin(steps=self.corrections)
+            sampler = PredictorCorrector(denoiser.schedule, self.steps, t_start=t_start, corrector=corrector)
         return GuidedEditor(
             denoiser,
             classifier,
             classifier.schema,
-            DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None),
+            sampler,
             self.weight,
             self.keep_weight,
-            self.tau,
+            self.strength,
             self.source_mode,
+            self.free,
             self.start,
             t_start,
             self.max_step,
+            self.layers,
+            self.dependence,
             randomness,
         )

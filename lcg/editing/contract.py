@@ -8,6 +8,7 @@ out.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,13 +22,16 @@ class EditRequest:
     Attributes:
         edits: literals that shall hold, such as `parse_edit("+glasses", schema)`; all of them, relative to the source.
         labels: known labels of the sources (B, A), NaN where unknown; None when a method shall find them out itself.
-        previous: (B, *latent) result of the request without the last edit. What that brought (the style of the glasses)
-            is kept where a method can.
+        strength: how far to go, one number or one per source (B,): 0 leaves the source as it is, more goes further, in
+            the method's own unit; None for its default.
+        alone: the result of each edit by itself, (B, *latent) in the order of `edits`. What it brought (the style of
+            the glasses) is kept where a method can, so that the sequence of edits does not matter.
     """
 
     edits: tuple[Formula, ...]
     labels: Tensor | None = None
-    previous: Tensor | None = None
+    strength: float | Tensor | None = None
+    alone: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -53,7 +57,15 @@ class EditResult:
 
 
 class Editor(ABC):
-    """An editing method over standardised latents."""
+    """An editing method over standardised latents.
+
+    Attributes:
+        strengths: of a request that span what is sensible, ascending; what a benchmark tunes and sweeps.
+        keeps_details: whether the method looks at `EditRequest.alone`.
+    """
+
+    strengths: ClassVar[tuple[float, ...]]
+    keeps_details: ClassVar[bool] = False
 
     @abstractmethod
     def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
@@ -69,24 +81,34 @@ class Editor(ABC):
 
 
 def edit_sequence(
-    editor: Editor, z_0: Tensor, edits: Sequence[Formula], labels: Tensor | None = None
+    editor: Editor,
+    z_0: Tensor,
+    edits: Sequence[Formula],
+    labels: Tensor | None = None,
+    strength: float | Tensor | None = None,
 ) -> list[EditResult]:
-    """One edit after another: step k asks for edits 1..k of the original source.
+    """One edit after another: step k asks for edits 1..k of the original source, whatever their order.
 
     Args:
         editor: the method.
         z_0: (B, *latent) the sources.
         edits: literals in the order in which they are asked for.
         labels: known labels of the sources.
+        strength: how far to go; None for the method's default.
 
     Returns:
         One result per step.
     """
-    results: list[EditResult] = []
-    for k in range(1, len(edits) + 1):
-        previous = results[-1].z_0 if results else None
-        results.append(editor.edit(z_0, EditRequest(standing(edits[:k]), labels, previous)))
-    return results
+    made: dict[tuple[Formula, ...], EditResult] = {}
+
+    def result(wanted: tuple[Formula, ...]) -> EditResult:
+        if wanted not in made:
+            several = editor.keeps_details and len(wanted) > 1
+            alone = tuple(result((edit,)).z_0 for edit in wanted) if several else None
+            made[wanted] = editor.edit(z_0, EditRequest(wanted, labels, strength, alone))
+        return made[wanted]
+
+    return [result(standing(edits[:k])) for k in range(1, len(edits) + 1)]
 
 
 def standing(edits: Sequence[Formula]) -> tuple[Formula, ...]:

@@ -43,17 +43,32 @@ def test_of_edits_of_one_attribute_the_last_stands(schema: Schema, asked: str, l
 
 def test_a_sequence_asks_for_everything_that_stands_of_the_original_source(schema: Schema) -> None:
     z_0, labels, recorder = torch.randn(3, 2), torch.zeros(3, 5), Recorder()
-    results = edit_sequence(recorder, z_0, edits(schema, "+hat +glasses -hat"), labels)
+    results = edit_sequence(recorder, z_0, edits(schema, "+hat +glasses -hat"), labels, 0.5)
     assert [request.edits for _, request in recorder.asked] == [
         edits(schema, "+hat"),
         edits(schema, "+hat +glasses"),
         edits(schema, "+glasses -hat"),
     ]
     assert all(source is z_0 and request.labels is labels for source, request in recorder.asked)
-    assert recorder.asked[0][1].previous is None
-    for (_, request), before in zip(recorder.asked[1:], results, strict=False):
-        assert request.previous is before.z_0
+    assert all(request.strength == 0.5 and request.alone is None for _, request in recorder.asked)
     assert [float((result.z_0 - z_0).max()) for result in results] == pytest.approx([1, 2, 2])
+
+
+class KeepsDetails(Recorder):
+    keeps_details = True
+
+
+def test_a_method_that_keeps_details_is_given_the_result_of_each_edit_alone(schema: Schema) -> None:
+    recorder = KeepsDetails()
+    results = edit_sequence(recorder, torch.zeros(1, 2), edits(schema, "+hat +glasses eyes=open"))
+    asked = {request.edits: request for _, request in recorder.asked}
+    assert len(recorder.asked) == len(asked) == 5  # three alone, of which the first is the first step, and two together
+    assert results[0].request.alone is None
+    for result in results[1:]:
+        assert result.request.alone is not None
+        for edit, alone in zip(result.request.edits, result.request.alone, strict=True):
+            assert asked[(edit,)].alone is None
+            assert torch.equal(alone, torch.ones(1, 2))  # what one edit makes of the source
 
 
 def test_no_edits_are_no_steps_but_no_request(schema: Schema) -> None:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcg.diffusion import DDIM, CosineSchedule, DPMSolverPP2M, GaussianDenoiser, MixtureDenoiser, generators
+from lcg.diffusion import (
+    DDIM,
+    CosineSchedule,
+    DPMSolverPP2M,
+    GaussianDenoiser,
+    Langevin,
+    MixtureDenoiser,
+    PredictorCorrector,
+    generators,
+)
 from lcg.editing import EditRequest, GuidedEditor, edit_sequence
 from lcg.guidance import Formula, parse_edit
 from lcg.nets.heads import HeadOutputs
@@ -42,9 +51,13 @@ def corner(z_t: Tensor, t: Tensor) -> HeadOutputs:
     return {"right": logit([0, 1]), "up": logit([0, 2])}
 
 
-def corners(weight: float = 1.5, keep: float = 1.0, tau: float | None = None, **options) -> GuidedEditor:
+def corners(weight: float = 1.5, keep: float = 1.0, strength: float = 1.0, **options) -> GuidedEditor:
     sampler = options.pop("sampler", None) or ddim()
-    return GuidedEditor(PRIOR, corner, CORNERS, sampler, weight, keep, tau, **options)
+    return GuidedEditor(PRIOR, corner, CORNERS, sampler, weight, keep, strength, **options)
+
+
+def strength_of(tau: float) -> float:
+    return tau**2 / (1 + tau**2)
 
 
 def sources(k: int, n: int = 16) -> Tensor:
@@ -82,9 +95,9 @@ def test_what_is_not_named_changes_without_keep_terms() -> None:
 def test_a_row_does_not_depend_on_its_batch() -> None:
     z_0 = torch.cat([sources(k, 2) for k in range(4)])
     labels = torch.tensor([[NAN, 1.0]], dtype=torch.float64).repeat(8, 1)
-    together = corners(tau=1.0).edit(z_0, EditRequest(edits("+right"), labels)).z_0
+    together = corners(strength=0.5).edit(z_0, EditRequest(edits("+right"), labels)).z_0
     for i in (0, 3, 7):
-        alone = corners(tau=1.0).edit(z_0[i : i + 1], EditRequest(edits("+right"), labels[i : i + 1])).z_0
+        alone = corners(strength=0.5).edit(z_0[i : i + 1], EditRequest(edits("+right"), labels[i : i + 1])).z_0
         assert (alone - together[i]).abs().max() < 1e-9
 
 
@@ -142,7 +155,7 @@ def test_under_a_gaussian_prior_and_a_linear_classifier_an_edit_is_latent_arithm
     z_0 = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def moved(weight: float) -> Tensor:
-        editor = GuidedEditor(prior, linear, CORNERS, sampler, weight, 0.0, tau, mode, t_start=0.9999)
+        editor = GuidedEditor(prior, linear, CORNERS, sampler, weight, 0.0, strength_of(tau), mode, t_start=0.9999)
         return editor.edit(z_0, EditRequest(edits("+right"))).z_0
 
     unmoved = moved(0.0)
@@ -151,16 +164,131 @@ def test_under_a_gaussian_prior_and_a_linear_classifier_an_edit_is_latent_arithm
         assert ((moved(weight) - unmoved) - expected).abs().max() < 0.02 * weight
 
 
-def test_a_small_tau_holds_the_source_fast() -> None:
-    z_0, request = sources(0), EditRequest(edits("-right"))
-    far, near = ((corners(2.0, 0.0, tau).edit(z_0, request).z_0 - z_0).norm(dim=1).mean() for tau in (3.0, 0.1))
-    assert near < 0.5 < 2.0 < far
+def test_strength_mixes_the_source_and_what_guidance_alone_asks_for() -> None:
+    """N(0, I) prior and log-probability g.z_0: the mean edit is (1 - s) z_src + s g, whatever g."""
+    eye = torch.eye(2, dtype=torch.float64)
+    prior = GaussianDenoiser(torch.zeros(2, dtype=torch.float64), eye, SCHEDULE)
+    g = torch.tensor([1.0, -0.5], dtype=torch.float64)
+
+    def linear(z_t: Tensor, t: Tensor) -> HeadOutputs:
+        u = prior.moments(z_t, t)[0] @ g - 1000.0
+        return {"right": u, "up": u}
+
+    sampler = DDIM(SCHEDULE, 160, t_start=0.9999, spacing="log_snr")
+    editor = GuidedEditor(prior, linear, CORNERS, sampler, 1.0, 0.0, start="noise", t_start=0.9999)
+    z_src = torch.tensor([[0.5, 2.0]], dtype=torch.float64)
+    noise = torch.randn(1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    for s in (0.1, 0.5, 0.9, 1.0):
+        ends = []
+        for sign in (1.0, -1.0):  # antithetic starts: the linear map's spread cancels
+            editor.noised = lambda z, sign=sign: sign * noise  # type: ignore[method-assign]
+            ends.append(editor.edit(z_src, EditRequest(edits("+right"), strength=s)).z_0)
+        assert ((ends[0] + ends[1]) / 2 - ((1 - s) * z_src + s * g)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("mode", ["observation", "tweedie"])
+@pytest.mark.parametrize("start", ["inversion", "noising", "noise"])
+@pytest.mark.parametrize("free", [False, True])
+def test_strength_zero_is_the_source_and_little_is_nearly_the_source(mode: str, start: str, free: bool) -> None:
+    z_0 = sources(0)
+    editor = corners(24.0, source_mode=mode, start=start, t_start=0.98, free=free, randomness=generators(range(16)))
+    assert torch.equal(editor.edit(z_0, EditRequest(edits("-right"), strength=0.0)).z_0, z_0)
+    if not free:  # what is free moves as far as it likes
+        assert (editor.edit(z_0, EditRequest(edits("-right"), strength=1e-6)).z_0 - z_0).abs().max() < 1e-2
+
+
+def test_the_more_strength_the_further() -> None:
+    z_0 = sources(0)
+    far = [
+        float((corners(2.0, 0.0).edit(z_0, EditRequest(edits("-right"), strength=s)).z_0 - z_0).norm(dim=1).mean())
+        for s in (0.0, 0.01, 0.1, 0.5, 1.0)
+    ]
+    assert far == sorted(far) and far[0] == 0 and far[1] < 0.5 < 2.0 < far[-1]
+
+
+def test_strengths_side_by_side_are_as_one_by_one() -> None:
+    z_0, strengths = sources(0, 4), torch.tensor([0.0, 0.3, 0.9, 1.0], dtype=torch.float64)
+    together = corners().edit(z_0, EditRequest(edits("-right"), strength=strengths)).z_0
+    for row, strength in enumerate(strengths.tolist()):
+        single = corners().edit(z_0[row : row + 1], EditRequest(edits("-right"), strength=strength)).z_0[0]
+        assert (together[row] - single).abs().max() < (1e-4 if strength == 1 else 1e-9)  # tau = 1e4 for no source
 
 
 def test_the_paper_s_source_term_runs() -> None:
     z_0 = sources(0)
-    edited = corners(2.0, 0.0, 1.0, source_mode="paper").edit(z_0, EditRequest(edits("+right"))).z_0
-    assert edited.isfinite().all()
+    for strength in (0.3, 0.5, 1.0):
+        edited = corners(2.0, 0.0, strength, source_mode="paper").edit(z_0, EditRequest(edits("+right"))).z_0
+        assert edited.isfinite().all()
+
+
+def test_a_free_direction_is_the_edit_s_own() -> None:
+    z_0 = sources(1)
+    one = corners().directions(z_0, edits("+up"))
+    assert one.shape == (16, 1, 2) and (one.norm(dim=2) - 1).abs().max() < 1e-9
+    assert one[:, 0, 1].abs().min() > 0.99  # up is up
+    both = corners().directions(z_0, edits("+up -right"))
+    assert (both @ both.mT - torch.eye(2, dtype=torch.float64)).abs().max() < 1e-9
+
+
+def test_what_is_free_moves_and_what_is_not_stays() -> None:
+    z_0, request = sources(0), EditRequest(edits("-right"), strength=0.02)
+    held, freed = (corners(4.0, 0.0, free=free).edit(z_0, request).z_0 for free in (False, True))
+    assert (held[:, 0] > 0).all() and (freed[:, 0] < 0).double().mean() > 0.9
+    assert (freed - z_0)[:, 1].abs().max() < 0.2
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["age=0.7", "age=-1.5"])
+def test_a_continuous_attribute_goes_to_its_target(text: str) -> None:
+    """y = z_0[0] + noise of variance v: the posterior's mean of z_0[0] is w value / (w + v) for a N(0, I) prior."""
+    schema, variance, weight = Schema((Attribute("age", "continuous"), Attribute("hat"))), 0.01, 4.0
+    prior = GaussianDenoiser(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64), SCHEDULE)
+
+    def reading(z_t: Tensor, t: Tensor) -> HeadOutputs:
+        mean, cov = prior.moments(z_t, t)
+        spread = torch.log(variance + cov[..., 0, 0]).expand(len(z_t))
+        return {"age": torch.stack((mean[:, 0], spread), dim=1), "hat": mean[:, 1]}
+
+    editor = GuidedEditor(prior, reading, schema, ddim(100), weight, 0.0, 1.0)
+    z_0 = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    edited = editor.edit(z_0, EditRequest(edits(text, schema))).z_0
+    assert (edited[:, 0] - float(text[4:])).abs().max() < 0.15
+    assert (edited[:, 1] - z_0[:, 1]).abs().max() < 0.1
+
+
+# --- layers and dependence --------------------------------------------------------------------------------------------
+
+
+def test_layers_of_weight_zero_are_left_to_the_prior() -> None:
+    schema = Schema((Attribute("right"), Attribute("up")))
+    prior = GaussianDenoiser(torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64), SCHEDULE)
+
+    def layered(z_t: Tensor, t: Tensor) -> Tensor:
+        return prior(z_t.flatten(1), t).view_as(z_t)
+
+    def linear(z_t: Tensor, t: Tensor) -> HeadOutputs:
+        u = z_t.flatten(1).sum(1)
+        return {"right": u, "up": u}
+
+    def moved(layers: list[float] | None) -> Tensor:
+        editor = GuidedEditor(layered, linear, schema, ddim(), 4.0, 0.0, 1.0, layers=layers)
+        z_0 = torch.zeros(2, 3, 2, dtype=torch.float64) - 0.5
+        plain = GuidedEditor(layered, linear, schema, ddim(), 0.0, 0.0, 1.0).edit(z_0, EditRequest(edits("+right")))
+        return (editor.edit(z_0, EditRequest(edits("+right"))).z_0 - plain.z_0).abs().amax(dim=(0, 2))
+
+    assert torch.allclose(moved([1.0, 1.0, 1.0]), moved(None))
+    first, second, third = moved([1.0, 0.0, 0.5]).tolist()
+    assert first > 0.1 and second < 1e-9 and 0 < third < first
+
+
+def test_corrections_go_with_a_start_from_noise() -> None:
+    sampler = PredictorCorrector(SCHEDULE, 20, t_start=0.98, corrector=Langevin(steps=1))
+    editor = corners(sampler=sampler, start="noise", t_start=0.98, randomness=generators(range(16)))
+    assert (editor.edit(sources(3), EditRequest(edits("+right"))).z_0[:, 0] > 0).all()
+    with pytest.raises(ValueError, match=r"needs DDIM with eta=0, got PredictorCorrector"):
+        corners(sampler=sampler)
 
 
 # --- which labels are kept --------------------------------------------------------------------------------------------
@@ -187,10 +315,11 @@ def kept(schema: Schema) -> Callable[..., list[float]]:
     editor = GuidedEditor(prior, read_off, schema, ddim())
 
     def labels(
-        source: list[float], text: str, known: list[float] | None = None, previous: list[float] | None = None
+        source: list[float], text: str, known: list[float] | None = None, alone: list[list[float]] | None = None
     ) -> list[float]:
-        row, before = (None if values is None else torch.tensor([values]) for values in (known, previous))
-        request = EditRequest(edits(text, schema), row, before)
+        row = None if known is None else torch.tensor([known])
+        results = None if alone is None else tuple(torch.tensor([result]) for result in alone)
+        request = EditRequest(edits(text, schema), row, alone=results)
         return editor.kept_labels(torch.tensor([source]), request)[0].tolist()
 
     return labels
@@ -223,32 +352,44 @@ def test_a_detail_that_does_not_apply_is_not_kept(kept: Callable[..., list[float
     assert kept([0, 2, 0, 1, 0], "+hat") == pytest.approx([NAN, NAN, 0, NAN, 0], nan_ok=True)
 
 
-PREVIOUS = [1.0, 1.0, 1.0, 0.0, 1.0]  # a turban, round glasses; the eyes have drifted
+FIRST, SECOND = [1.0, 1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0]  # a turban, round glasses; a cap, square glasses
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("+hat +glasses", [NAN, 1, NAN, NAN, 0]),  # the turban that +hat brought, the source's own eyes
-        ("+glasses +hat", [NAN, NAN, NAN, 0, 0]),
-        ("+hat top=cap", [NAN, NAN, 1, 1, 0]),  # what an edit brought can be edited
+        ("+hat +glasses", [NAN, 1, NAN, 1, 0]),  # the turban that +hat brings, the frame that +glasses brings
+        ("+glasses +hat", [NAN, 0, NAN, 0, 0]),
+        ("+hat top=cap", [NAN, NAN, 1, 1, 0]),  # what an edit brings can be edited
         ("+hat eyes=closed", [NAN, 1, 1, 1, NAN]),
     ],
 )
-def test_details_that_earlier_edits_brought_are_kept(
+def test_details_that_each_edit_brings_are_kept(
     kept: Callable[..., list[float]], text: str, expected: list[float]
 ) -> None:
-    assert kept(SOURCE, text, previous=PREVIOUS) == pytest.approx(expected, nan_ok=True)
+    assert kept(SOURCE, text, alone=[FIRST, SECOND]) == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_is_kept_ends_up_in_the_terms(schema: Schema) -> None:
     prior = GaussianDenoiser(torch.zeros(5), torch.eye(5), SCHEDULE)
     z_0, request = torch.tensor([SOURCE]), EditRequest(edits("+hat", schema))
-    for keep, tau, readouts, terms in ((8.0, None, 2, 1), (0.0, None, 1, 1), (8.0, 1.0, 2, 2)):
-        made = GuidedEditor(prior, read_off, schema, ddim(), keep_weight=keep, tau=tau).terms(z_0, request)
+    for keep, strength, readouts, terms in ((8.0, 1.0, 2, 1), (0.0, 1.0, 1, 1), (8.0, 0.5, 2, 2)):
+        editor = GuidedEditor(prior, read_off, schema, ddim(), keep_weight=keep)
+        made = editor.terms(z_0, request, torch.tensor([strength]))
         assert len(made) == terms and len(made[0].readouts) == readouts
     everything = EditRequest(edits("+hat -glasses eyes=open", schema))  # leaves nothing to keep
-    assert len(GuidedEditor(prior, read_off, schema, ddim()).terms(z_0, everything)[0].readouts) == 1
+    made = GuidedEditor(prior, read_off, schema, ddim()).terms(z_0, everything, torch.ones(1))
+    assert len(made[0].readouts) == 1
+
+
+def test_beliefs_are_the_classifier_s_own_and_certain_where_a_label_is_known(schema: Schema) -> None:
+    editor = GuidedEditor(GaussianDenoiser(torch.zeros(5), torch.eye(5), SCHEDULE), read_off, schema, ddim())
+    z_0, known = torch.tensor([SOURCE]), torch.tensor([[NAN, NAN, 1.0, 0.0, NAN]])
+    turban = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
+    beliefs, asked = editor.kept(z_0, EditRequest(edits("+hat eyes=closed", schema), known, alone=(turban, z_0)))
+    assert asked.tolist() == [[False, True, True, True, False]]
+    assert beliefs["glasses"].item() > 40 and beliefs["frame"][0].argmax() == 0  # known, though z_0 reads square
+    assert torch.equal(beliefs["top"], read_off(turban, torch.zeros(1))["top"])  # what +hat brings by itself
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -268,14 +409,21 @@ def test_wrong_settings_are_refused() -> None:
         corners(weight=-1.0)
     with pytest.raises(ValueError, match="`keep_weight` must be >= 0, got -2"):
         corners(keep=-2.0)
-    with pytest.raises(ValueError, match=r"`tau` must be > 0 or None, got 0\.0"):
-        corners(tau=0.0)
+    for strength in (-0.1, 1.5, torch.tensor([0.5, 2.0]), torch.zeros(2, 2)):
+        with pytest.raises(ValueError, match=r"`strength` must be in \[0, 1\], one number or one per source, got"):
+            corners().edit(sources(0, 2), EditRequest(edits("+up"), strength=strength))
+    with pytest.raises(ValueError, match=r"`strength` must be in \[0, 1\]"):
+        corners(strength=1.1)
+    with pytest.raises(
+        ValueError, match="`layers` must be one weight for each layer of the latents, got 3 for latents"
+    ):
+        corners(layers=[1.0, 0.0, 1.0]).edit(sources(0), EditRequest(edits("+up")))
     with pytest.raises(ValueError, match=r"`max_step` must be > 0 or None, got -1\.0"):
         corners(max_step=-1.0)
     with pytest.raises(ValueError, match="`start`='noise' needs a `t_start` where hardly any signal is left"):
         corners(start="noise", t_start=0.7)
     with pytest.raises(ValueError, match="unknown mode 'sauce'"):
-        corners(tau=1.0, source_mode="sauce").edit(sources(0), EditRequest(edits("+up")))
+        corners(strength=0.5, source_mode="sauce").edit(sources(0), EditRequest(edits("+up")))
 
 
 def test_edits_that_contradict_each_other_are_refused() -> None:
