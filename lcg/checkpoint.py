@@ -11,6 +11,7 @@ import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -21,21 +22,36 @@ from torch import Tensor, nn
 from lcg import __version__
 from lcg.data.atomic import write_atomic
 from lcg.data.statistics import Statistics
-from lcg.nets.classifier import TimeConditionedClassifier
-from lcg.nets.denoiser import LatentDenoiser
 from lcg.schema import Schema
 
 if TYPE_CHECKING:
     from lcg.data.datamodule import LatentDataModule
+    from lcg.nets.classifier import TimeConditionedClassifier
+    from lcg.nets.denoiser import LatentDenoiser
 
 LABELS_KEPT = 20_000
 """Label rows that go with a classifier, to tell which combinations its store has."""
 
-Kind = Literal["denoiser", "classifier"]
+Kind = Literal[
+    "denoiser", "classifier", "latent_classifier", "continuous_flow", "potential_flow", "conditional_denoiser"
+]
 Network = TypeVar("Network", bound=nn.Module)
+CLASS = {
+    "denoiser": "lcg.nets.denoiser.LatentDenoiser",
+    "classifier": "lcg.nets.classifier.TimeConditionedClassifier",
+    "latent_classifier": "lcg.nets.latent_classifier.LatentClassifier",
+    "continuous_flow": "lcg.nets.continuous_flow.ContinuousFlow",
+    "potential_flow": "lcg.nets.potential_flow.PotentialFlow",
+    "conditional_denoiser": "lcg.nets.conditional.ConditionalDenoiser",
+}
+"""The networks that a checkpoint may hold, and no others: what a file names is never imported."""
 COMMAND = {
     "denoiser": "lcg fit --config configs/prior/avatars.yaml",
     "classifier": "lcg fit --config configs/classifier/avatars.yaml",
+    "latent_classifier": "lcg fit --config configs/baseline/lace.yaml",
+    "continuous_flow": "lcg fit --config configs/baseline/styleflow.yaml",
+    "potential_flow": "lcg fit --config configs/baseline/potential_flow.yaml",
+    "conditional_denoiser": "lcg fit --config configs/baseline/conditional.yaml",
 }
 
 UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
@@ -76,7 +92,7 @@ class LoadedNetwork(Generic[Network]):
     """A network in evaluation mode, frozen, and what it was trained on.
 
     Attributes:
-        network: the denoiser or the classifier.
+        network: of the kind that was asked for.
         statistics: how its latents are standardised.
         store: fingerprint of the store it was trained on.
         generator: hash of the weights of the generator that encoded the store; empty when it is not known.
@@ -84,7 +100,7 @@ class LoadedNetwork(Generic[Network]):
         path: where it came from.
         calibration: of a classifier whose fit has ended, what its validation data say: `dependence`, how formulas are
             best read, and figures (`lcg.modules.calibration.calibrate_checkpoint`); else empty.
-        labels: (N, A) of a classifier's store, or a sample of them; (0, 0) for a denoiser.
+        labels: (N, A) of a time-conditioned classifier's store, or a sample of them; (0, 0) for other networks.
     """
 
     network: Network
@@ -107,6 +123,10 @@ def load_network(
 def load_network(
     path: str | PathLike[str], kind: Literal["classifier"], device: torch.device | str = "cpu"
 ) -> LoadedNetwork[TimeConditionedClassifier]: ...
+
+
+@overload
+def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | str = "cpu") -> LoadedNetwork[Any]: ...
 
 
 def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | str = "cpu") -> LoadedNetwork[Any]:
@@ -178,7 +198,10 @@ def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], *
 def build(kind: Kind, config: dict[str, Any]) -> nn.Module:
     """The network with the given constructor's arguments, untrained."""
     arguments = {**config, "latent_shape": tuple(config["latent_shape"])}
-    if kind == "denoiser":
-        return LatentDenoiser(**arguments)
-    arguments.pop("schedule")  # the classifier itself does not need it; it is kept to be compared with the prior's
-    return TimeConditionedClassifier(**{**arguments, "schema": Schema.from_dict(arguments["schema"])})
+    if "schema" in arguments:
+        arguments["schema"] = Schema.from_dict(arguments["schema"])
+    if kind == "classifier":
+        arguments.pop("schedule")  # the classifier itself does not need it; it is kept to be compared with the prior's
+    module, _, name = CLASS[kind].rpartition(".")
+    network: nn.Module = getattr(import_module(module), name)(**arguments)
+    return network
