@@ -1,14 +1,21 @@
 """Latent arithmetic: exact on linear worlds, an involution under negation, and honest about what it cannot do."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcg.baselines import LatentArithmetic
+from lcg.baselines.contract import Training
+from lcg.baselines.latent_arithmetic import probe
+from lcg.data.statistics import Statistics
+from lcg.diffusion import CosineSchedule, GaussianDenoiser
 from lcg.editing import EditRequest, edit_sequence
+from lcg.generators.base import Generator
 from lcg.guidance import Formula, parse, parse_edit
+from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -36,19 +43,52 @@ def world(n: int = 400) -> tuple[Tensor, Tensor]:
     return normal(n, 5), labels
 
 
+class Pixels(Generator):
+    """Every element of the latent is a pixel."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latent_shape, self.image_shape = shape, (1, 1, math.prod(shape))
+        self.layer = nn.Identity()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.layer(z).reshape(len(z), *self.image_shape)
+
+
+def training(z_0: Tensor, labels: Tensor) -> Training:
+    shape, size = tuple(z_0.shape[1:]), math.prod(z_0.shape[1:])
+    denoiser = GaussianDenoiser(torch.zeros(size), torch.eye(size), CosineSchedule())
+    statistics = Statistics(torch.zeros(shape), torch.ones(shape))
+    classifier = TimeConditionedClassifier(shape, SCHEMA, width=8, depth=1)
+    return Training(z_0, labels, SCHEMA, Pixels(shape), statistics, denoiser, denoiser.schedule, classifier)
+
+
+def fitted(z_0: Tensor, labels: Tensor, **options: Any) -> LatentArithmetic:
+    return LatentArithmetic(**options).fit(training(z_0, labels))
+
+
+@pytest.fixture(params=["means", "probe"])
+def arithmetic(request: pytest.FixtureRequest) -> LatentArithmetic:
+    return fitted(*world(), direction=request.param)
+
+
 @pytest.fixture
-def arithmetic() -> LatentArithmetic:
-    return LatentArithmetic.fit(*world(), SCHEMA)
+def means() -> LatentArithmetic:
+    return fitted(*world())
 
 
 def formula(text: str) -> Formula:
     return parse(text, SCHEMA)
 
 
-# --- directions ---
+def request(text: str, strength: float | Tensor | None = None) -> EditRequest:
+    return EditRequest(tuple(parse_edit(word, SCHEMA) for word in text.split()), strength=strength)
 
 
-def test_a_direction_is_a_difference_of_means(arithmetic: LatentArithmetic) -> None:
+# --- differences of means ---
+
+
+def test_a_direction_is_a_difference_of_means(means: LatentArithmetic) -> None:
     z, labels = world()
     for text, true, false in (
         ("glasses", labels[:, 0] == 1, labels[:, 0] == 0),
@@ -57,18 +97,17 @@ def test_a_direction_is_a_difference_of_means(arithmetic: LatentArithmetic) -> N
         ("age>0.6", labels[:, 3] > 0.6, labels[:, 3] <= 0.6),
     ):
         expected = z[true].mean(0) - z[false].mean(0)
-        torch.testing.assert_close(arithmetic.direction(formula(text)), expected, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(means.direction(formula(text)), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_missing_labels_take_no_part() -> None:
+@pytest.mark.parametrize("kind", ["means", "probe"])
+def test_missing_labels_take_no_part(kind: str) -> None:
     z, labels = world()
     with_missing = labels.clone()
     with_missing[::3, 0] = NAN
     known = torch.arange(len(z)) % 3 != 0
-    found = LatentArithmetic.fit(z, with_missing, SCHEMA).direction(formula("glasses"))
-    torch.testing.assert_close(
-        found, LatentArithmetic.fit(z[known], labels[known], SCHEMA).direction(formula("glasses"))
-    )
+    found = fitted(z, with_missing, direction=kind).direction(formula("glasses"))
+    torch.testing.assert_close(found, fitted(z[known], labels[known], direction=kind).direction(formula("glasses")))
 
 
 def test_two_clusters_are_exchanged_by_a_full_step() -> None:
@@ -76,9 +115,67 @@ def test_two_clusters_are_exchanged_by_a_full_step() -> None:
     shift, without = normal(5, seed=2), normal(50, 5, seed=3)
     labels = torch.zeros(100, 4)
     labels[50:, 0] = 1
-    arithmetic = LatentArithmetic.fit(torch.cat((without, without + shift)), labels, SCHEMA)
-    torch.testing.assert_close(arithmetic.move(without, [formula("glasses")]), without + shift)
-    torch.testing.assert_close(arithmetic.move(without + shift, [formula("~glasses")]), without)
+    arithmetic = fitted(torch.cat((without, without + shift)), labels)
+    torch.testing.assert_close(arithmetic.edit(without, request("+glasses")).z_0, without + shift)
+    torch.testing.assert_close(arithmetic.edit(without + shift, request("-glasses")).z_0, without)
+
+
+# --- probes ---
+
+
+def test_a_probe_finds_the_normal_where_all_else_is_symmetric() -> None:
+    """Every point has a mirror image of the same class: the optimum has no weight but along the attribute."""
+    rotation = torch.linalg.qr(normal(5, 5, seed=5)).Q
+    along, across = normal(200, 1, seed=6), 2 * normal(200, 4, seed=7)
+    y = (along[:, 0] + 0.5 * normal(200, seed=8) > 0).repeat(2)
+    z = torch.cat((torch.cat((along, across), 1), torch.cat((along, -across), 1))) @ rotation.T
+    w = probe(torch.cat((z[y], z[~y])), int(y.sum()))
+    torch.testing.assert_close(w, rotation[:, 0], rtol=0, atol=1e-6)
+
+
+def test_a_probe_is_stationary_for_binary_cross_entropy() -> None:
+    """At the minimum over bias and length of the found normal no other direction would lower the loss further."""
+    z, labels = world()
+    z[:, 0] += 2 * labels[:, 0]
+    y = labels[:, 0].double()
+    w = probe(torch.cat((z[y == 1], z[y == 0])), int(y.sum()))
+    length, bias = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for _ in range(50):  # Newton, in the two that the normal leaves open
+        p = torch.sigmoid(length * (z @ w) + bias)
+        features = torch.stack((z @ w, torch.ones_like(y)), 1)
+        gradient = features.T @ (p - y) + torch.stack((length, torch.zeros_like(bias)))
+        hessian = features.T @ ((p * (1 - p))[:, None] * features) + torch.diag(torch.tensor([1.0, 0.0])).double()
+        step = torch.linalg.solve(hessian, gradient)
+        length, bias = length - step[0], bias - step[1]
+    residual = z.T @ (torch.sigmoid(length * (z @ w) + bias) - y) + length * w  # of all D weights
+    assert residual.abs().max() < 1e-4 * len(z)
+    assert length > 1
+
+
+def test_a_probes_step_is_the_authors() -> None:
+    arithmetic = fitted(*world(), direction="probe")
+    for text in ("glasses", "~hat", "hair=red", "age>0.6"):
+        assert float(arithmetic.direction(formula(text)).norm()) == pytest.approx(0.3 * math.sqrt(5))
+
+
+def test_a_probe_is_fishers_discriminant_where_classes_are_normal() -> None:
+    """z | y ~ N(y m, S) has the log-odds m S^-1 z + const: what varies with the attribute by chance is left out."""
+    spread = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    mean = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    labels = (torch.arange(20_000) % 2)[:, None].expand(-1, 4).float()
+    z = normal(20_000, 2) @ torch.linalg.cholesky(spread).T + labels[:, :1] * mean
+    expected = torch.linalg.solve(spread, mean)
+    found = fitted(z, labels, direction="probe").direction(formula("glasses"))
+    torch.testing.assert_close(found / found.norm(), expected / expected.norm(), rtol=0, atol=0.02)
+    torch.testing.assert_close(fitted(z, labels).direction(formula("glasses")), mean, rtol=0, atol=0.05)
+
+
+def test_names_tell_the_two_apart() -> None:
+    assert LatentArithmetic().name == "arithmetic"
+    assert LatentArithmetic("probe").name == "probe"
+
+
+# --- both ---
 
 
 def test_negation_turns_around_and_double_negation_back(arithmetic: LatentArithmetic) -> None:
@@ -86,68 +183,67 @@ def test_negation_turns_around_and_double_negation_back(arithmetic: LatentArithm
     assert torch.equal(arithmetic.direction(formula("~glasses")), -d)
     assert torch.equal(arithmetic.direction(formula("~~glasses")), d)
     complement = arithmetic.direction(formula("hair in {blond, black}"))
-    torch.testing.assert_close(complement, arithmetic.direction(formula("~hair=red")), rtol=1e-12, atol=1e-13)
-
-
-# --- moves ---
+    torch.testing.assert_close(complement, arithmetic.direction(formula("~hair=red")), rtol=1e-5, atol=1e-6)
 
 
 def test_moves_add_up(arithmetic: LatentArithmetic) -> None:
     z = normal(6, 5, seed=4)
-    a, b = formula("glasses"), formula("~hair=red")
-    moved = arithmetic.move(z, [a, b], step=0.7)
-    torch.testing.assert_close(moved, z + 0.7 * arithmetic.direction(a) + 0.7 * arithmetic.direction(b))
-    torch.testing.assert_close(arithmetic.move(arithmetic.move(z, [a], step=0.7), [b], step=0.7), moved)
-    torch.testing.assert_close(arithmetic.move(moved, [~a, ~b], step=0.7), z)
+    a, b = arithmetic.direction(formula("glasses")), arithmetic.direction(formula("~hair=red"))
+    moved = arithmetic.edit(z, request("+glasses ~hair=red", 0.7)).z_0
+    torch.testing.assert_close(moved, z + 0.7 * a + 0.7 * b)
+    torch.testing.assert_close(arithmetic.edit(moved, request("-glasses hair=red", 0.7)).z_0, z)
+    both = arithmetic.direction(formula("glasses & ~hair=red"))
+    torch.testing.assert_close(both, arithmetic.direction(formula("glasses"), formula("~hair=red")))
 
 
-def test_no_step_and_no_literals_are_no_move(arithmetic: LatentArithmetic) -> None:
+def test_strength_0_is_the_source(arithmetic: LatentArithmetic) -> None:
     z = normal(6, 5, seed=4)
-    assert torch.equal(arithmetic.move(z, [formula("glasses")], step=0.0), z)
-    assert torch.equal(arithmetic.move(z, []), z)
+    assert torch.equal(arithmetic.edit(z, request("+glasses", 0.0)).z_0, z)
+    assert torch.equal(arithmetic.generate(formula("glasses"), z, strength=0.0), z)
 
 
-def test_the_constructors_step_is_the_default() -> None:
+def test_no_strength_is_strength_1(arithmetic: LatentArithmetic) -> None:
     z = normal(6, 5, seed=4)
-    half, whole = (LatentArithmetic(*world(), SCHEMA, step=step) for step in (0.5, 1.0))
-    a = formula("glasses")
-    assert torch.equal(half.move(z, [a]), whole.move(z, [a], step=0.5))
+    assert torch.equal(arithmetic.edit(z, request("+hat")).z_0, arithmetic.edit(z, request("+hat", 1.0)).z_0)
+    assert 1.0 in arithmetic.strengths and list(arithmetic.strengths) == sorted(arithmetic.strengths)
+
+
+def test_a_strength_per_row_is_a_call_per_row(arithmetic: LatentArithmetic) -> None:
+    z, strengths = normal(6, 5, seed=4), torch.linspace(0, 2.5, 6, dtype=torch.float64)
+    together = arithmetic.edit(z, request("+glasses -hat", strengths)).z_0
+    for k in range(6):
+        alone = arithmetic.edit(z[k : k + 1], request("+glasses -hat", float(strengths[k]))).z_0
+        assert torch.equal(together[k : k + 1], alone)
 
 
 def test_precision_and_shape_of_the_latents_are_kept() -> None:
     z, labels = world()
     z = 1e3 + z.float().view(len(z), 5, 1).expand(-1, -1, 2)
-    arithmetic = LatentArithmetic.fit(z, labels, SCHEMA)
-    assert arithmetic.move(z[:3], [formula("glasses")]).dtype == torch.float32
+    arithmetic = fitted(z, labels)
+    assert arithmetic.edit(z[:3], request("+glasses")).z_0.dtype == torch.float32
     true, false = z[labels[:, 0] == 1].double(), z[labels[:, 0] == 0].double()
     torch.testing.assert_close(arithmetic.direction(formula("glasses")), true.mean(0) - false.mean(0))
+    assert fitted(z - 1e3, labels, direction="probe").edit(z[:3], request("+glasses")).z_0.shape == (3, 5, 2)
 
 
-# --- as an editor and as a sampler ---
-
-
-def test_an_edit_is_a_move(arithmetic: LatentArithmetic) -> None:
-    z = normal(6, 5, seed=4)
-    request = EditRequest((parse_edit("+glasses", SCHEMA), parse_edit("-hat", SCHEMA)))
-    result = arithmetic.edit(z, request)
-    assert result.request is request
-    assert torch.equal(result.z_0, arithmetic.move(z, request.edits))
+def test_an_edit_remembers_its_request(arithmetic: LatentArithmetic) -> None:
+    asked = request("+glasses -hat")
+    assert arithmetic.edit(normal(6, 5), asked).request is asked
 
 
 def test_a_sequence_does_not_drift(arithmetic: LatentArithmetic) -> None:
     """Every step starts from the source, and an edit that is taken back leaves nothing of itself."""
     z = normal(6, 5, seed=4)
-    edits = [parse_edit(text, SCHEMA) for text in ("+glasses", "hair=red", "-glasses")]
-    results = edit_sequence(arithmetic, z, edits)
-    assert torch.equal(results[1].z_0, arithmetic.move(z, edits[:2]))
-    assert torch.equal(results[2].z_0, arithmetic.move(z, edits[1:]))
+    words = ["+glasses", "hair=red", "-glasses"]
+    results = edit_sequence(arithmetic, z, [parse_edit(word, SCHEMA) for word in words])
+    assert torch.equal(results[1].z_0, arithmetic.edit(z, request("+glasses hair=red")).z_0)
+    assert torch.equal(results[2].z_0, arithmetic.edit(z, request("hair=red -glasses")).z_0)
 
 
-def test_generation_moves_unconditional_samples(arithmetic: LatentArithmetic) -> None:
+def test_generation_moves_samples_of_the_prior(arithmetic: LatentArithmetic) -> None:
     z = normal(6, 5, seed=4)
-    moved = arithmetic.generate(formula("glasses & ~hat & hair=red"), z)
-    assert torch.equal(moved, arithmetic.move(z, [formula("glasses"), formula("~hat"), formula("hair=red")]))
-    assert torch.equal(arithmetic.generate(formula("glasses"), z), arithmetic.move(z, [formula("glasses")]))
+    moved = arithmetic.generate(formula("glasses & ~hat & hair=red"), z, strength=1.5)
+    assert torch.equal(moved, arithmetic.edit(z, request("+glasses -hat hair=red", 1.5)).z_0)
 
 
 def test_weights_multiply_the_step(arithmetic: LatentArithmetic) -> None:
@@ -157,45 +253,58 @@ def test_weights_multiply_the_step(arithmetic: LatentArithmetic) -> None:
     torch.testing.assert_close(arithmetic.generate(formula("glasses^0.5"), z), z + 0.5 * a)
 
 
-@pytest.mark.parametrize("text", ["glasses | hat", "~(glasses & hat)", "hair=red & (glasses | hat)"])
-def test_other_formulas_are_refused(arithmetic: LatentArithmetic, text: str) -> None:
-    with pytest.raises(ValueError, match=r"directions for literals only, such as .*hair=blond, got '.*'; use lcg"):
-        arithmetic.generate(formula(text), normal(6, 5))
-
-
-# --- tuning ---
-
-
-def test_tuning_finds_the_best_step_and_of_equals_the_smallest() -> None:
-    assert LatentArithmetic.tune([2.0, 0.5, 1.0, 1.5], lambda step: -abs(step - 1.6)) == 1.5
-    assert LatentArithmetic.tune([2.0, 0.5, 1.0], lambda step: min(step, 1.0)) == 1.0
-    assert LatentArithmetic.tune([3.0], lambda step: -math.inf) == 3.0
-
-
-def test_tuning_without_a_score_is_refused() -> None:
-    with pytest.raises(ValueError, match="`steps` must hold at least one candidate, got none"):
-        LatentArithmetic.tune([], lambda step: step)
-    with pytest.raises(ValueError, match=r"the `score` of step 0\.5 is NaN"):
-        LatentArithmetic.tune([1.0, 0.5], lambda step: NAN)
+def test_fitting_again_forgets(means: LatentArithmetic) -> None:
+    before = means.direction(formula("glasses"))
+    z, labels = world()
+    torch.testing.assert_close(means.fit(training(2 * z, labels)).direction(formula("glasses")), 2 * before)
 
 
 # --- refusals ---
+
+
+@pytest.mark.parametrize("text", ["glasses | hat", "~(glasses & hat)", "hair=red & (glasses | hat)"])
+def test_other_formulas_are_refused(arithmetic: LatentArithmetic, text: str) -> None:
+    assert arithmetic.can_generate(formula("glasses & ~hat")) and not arithmetic.can_generate(formula(text))
+    with pytest.raises(ValueError, match=rf"{arithmetic.name} knows literals only, such as .*, got '.*'; use lcg"):
+        arithmetic.generate(formula(text), normal(6, 5))
+
+
+def test_nothing_is_done_before_fitting() -> None:
+    for use in (
+        lambda method: method.edit(normal(6, 5), request("+glasses")),
+        lambda method: method.generate(formula("glasses"), normal(6, 5)),
+        lambda method: method.direction(formula("glasses")),
+        lambda method: method.step(formula("glasses")),
+    ):
+        with pytest.raises(RuntimeError, match=r"arithmetic has not been fitted; call `fit\(training\)` first"):
+            use(LatentArithmetic())
+
+
+def test_an_unknown_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="`direction` must be one of means, probe, got 'median'"):
+        LatentArithmetic("median")  # type: ignore[arg-type]
 
 
 def test_a_literal_without_both_sides_has_no_direction() -> None:
     z, labels = world()
     labels[:, 0] = 0
     labels[:, 1] = 1
-    arithmetic = LatentArithmetic.fit(z, labels, SCHEMA)
-    with pytest.raises(ValueError, match="no labelled latent for which 'glasses' holds, so it has no direction"):
-        arithmetic.direction(formula("glasses"))
-    with pytest.raises(ValueError, match="no labelled latent for which 'hat' does not hold"):
-        arithmetic.move(z, [formula("~hat")])
+    for kind in ("means", "probe"):
+        arithmetic = fitted(z, labels, direction=kind)
+        with pytest.raises(ValueError, match="no labelled latent for which 'glasses' holds, so it has no direction"):
+            arithmetic.direction(formula("glasses"))
+        with pytest.raises(ValueError, match="no labelled latent for which 'hat' does not hold"):
+            arithmetic.edit(z, request("-hat"))
+
+
+def test_a_target_is_refused(arithmetic: LatentArithmetic) -> None:
+    with pytest.raises(ValueError, match=r"none for the target 'age=0.7'; ask for age>0.7 or age<0.7"):
+        arithmetic.edit(normal(6, 5), request("age=0.7"))
 
 
 def test_literals_of_another_schema_are_refused(arithmetic: LatentArithmetic) -> None:
     longer = Schema((*SCHEMA.attributes, Attribute("smile")))
-    for schema, text in ((longer, "smile"), (Schema(SCHEMA.attributes[1:]), "hat")):
+    for schema, text in ((longer, "smile"), (Schema(SCHEMA.attributes[1:2]), "hat")):
         with pytest.raises(
             ValueError, match=f"'{text}' was parsed with another schema; parse it with that of the labels"
         ):
@@ -203,26 +312,14 @@ def test_literals_of_another_schema_are_refused(arithmetic: LatentArithmetic) ->
     assert arithmetic.direction(parse("hat", longer)).shape == (5,)
 
 
-def test_latents_and_labels_that_do_not_fit_are_refused(arithmetic: LatentArithmetic) -> None:
-    z, labels = world()
-    with pytest.raises(ValueError, match=r"a row per latent and a column per attribute, got \(400, 5\) and \(399, 4\)"):
-        LatentArithmetic.fit(z, labels[1:], SCHEMA)
-    with pytest.raises(ValueError, match=r"`labels` \(N, 4\).*got \(400, 5\) and \(400, 3\)"):
-        LatentArithmetic.fit(z, labels[:, 1:], SCHEMA)
-    with pytest.raises(ValueError, match=r"`z_0` must be \(N, \*latent\).*got \(400,\)"):
-        LatentArithmetic.fit(z[:, 0], labels, SCHEMA)
-    z[3, 2] = NAN
-    with pytest.raises(ValueError, match=r"`z_0` must be finite.*check the latent store"):
-        LatentArithmetic.fit(z, labels, SCHEMA)
-    with pytest.raises(
-        ValueError, match=r"`z_0` must be latents of shape \(5,\), as those of the directions, got \(4,\)"
-    ):
-        arithmetic.move(normal(6, 4), [formula("glasses")])
+def test_latents_of_another_shape_are_refused(arithmetic: LatentArithmetic) -> None:
+    with pytest.raises(ValueError, match=r"`z_0` must be latents of shape \(5,\), as those .* fitted on, got \(4,\)"):
+        arithmetic.edit(normal(6, 4), request("+glasses"))
 
 
-@pytest.mark.parametrize("step", [-1.0, NAN, math.inf])
-def test_a_step_that_leads_nowhere_is_refused(arithmetic: LatentArithmetic, step: float) -> None:
-    with pytest.raises(ValueError, match=r"`step` must be finite and >= 0, got .*negate the literal"):
-        LatentArithmetic(*world(), SCHEMA, step=step)
-    with pytest.raises(ValueError, match="`step` must be finite and >= 0"):
-        arithmetic.move(normal(6, 5), [formula("glasses")], step=step)
+@pytest.mark.parametrize("strength", [-1.0, NAN, math.inf])
+def test_a_strength_that_leads_nowhere_is_refused(arithmetic: LatentArithmetic, strength: float) -> None:
+    with pytest.raises(ValueError, match=r"`strength` must be finite and >= 0, got .*negate the edit"):
+        arithmetic.edit(normal(6, 5), request("+glasses", strength))
+    with pytest.raises(ValueError, match=r"`strength` must be finite and >= 0"):
+        arithmetic.generate(formula("glasses"), normal(6, 5), strength=strength)
