@@ -17,9 +17,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Jobs use every core; tests work on matrices so small that a second thread only waits. `make demo THREADS=4` to share.
 THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
-demo bench: export OMP_NUM_THREADS := $(THREADS)
+demo bench baselines: export OMP_NUM_THREADS := $(THREADS)
 # Threads that wait for others sleep rather than spin: on a machine that is busy otherwise, spinning costs several times over.
-demo bench: export OMP_WAIT_POLICY := passive
+demo bench baselines: export OMP_WAIT_POLICY := passive
 test test-slow: export OMP_NUM_THREADS := 1
 
 .PHONY: help
@@ -80,6 +80,15 @@ $(DEMO)/bench/.done: configs/benchmark/demo.yaml $(DEMO)/prior/.done $(DEMO)/cla
 
 $(DEMO)/report.html: $(DEMO)/bench/.done
 	lcg report $(DEMO)/bench
+
+BASELINES := lace gradctrl styleflow potential_flow conditional
+
+.PHONY: baselines
+baselines: $(BASELINES:%=$(DEMO)/baselines/.%.done) ## train the competing methods that need training
+
+$(DEMO)/baselines/.%.done: configs/baseline/%.yaml $(DEMO)/store/.done $(DEMO)/classifier/.done
+	lcg fit --config configs/baseline/$*.yaml
+	@touch $@
 
 .PHONY: bench
 bench: $(DEMO)/prior/.done $(DEMO)/classifier/.done ## the full benchmark of the trained demo: three seeds, more samples

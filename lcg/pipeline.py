@@ -3,6 +3,7 @@
     pipeline = lcg.load()                                   # what `make demo` trained
     images = pipeline.generate("glasses & smile & hat & ~beard", n=16).images
     strip = pipeline.edit(images[:4], "+glasses", "-hat")
+    session = pipeline.session(images[:4]).add("+glasses").add("smile").undo()
 
 The pipeline knows which latents belong to which statistics, refuses networks that do not fit together, and draws every
 sample from its own seed, so that a sample does not depend on the batch it was made in.
@@ -10,11 +11,13 @@ sample from its own seed, so that a sample does not depend on the batch it was m
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,9 @@ from torch import Tensor
 
 from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DPMSolverPP2M, Randomness, generators, randn
-from lcg.editing import EditResult, GuidedEditor, edit_sequence
+from lcg.diffusion import DPMSolverPP2M, generators, randn
+from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
+from lcg.editing.session import MAX_CHARACTERS
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
 from lcg.guidance import (
     ClassifierTerm,
@@ -45,7 +49,7 @@ from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.heads import independent
 from lcg.schema import Schema
-from lcg.settings import Editing, Guidance, Sampling, Weight
+from lcg.settings import Editing, Guidance, Inverting, Sampling, Weight
 
 PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
@@ -155,6 +159,7 @@ class Pipeline:
     sampling: Sampling = field(default_factory=Sampling)
     guidance: Guidance = field(default_factory=Guidance)
     editing: Editing = field(default_factory=Editing)
+    inversion: Inverting = field(default_factory=Inverting)
 
     @property
     def schema(self) -> Schema:
@@ -178,22 +183,42 @@ class Pipeline:
             parts = [self.generator.decode(self.statistics.restore(z)) for z in z_0.split(batch_size)]
         return np.concatenate([x_to_pixels(x).cpu().numpy() for x in parts])
 
-    def encode(self, images: NDArray[np.uint8], batch_size: int = 256) -> Tensor:
-        """Standardised latents of images (N, H, W, C) uint8.
+    def encode(self, images: NDArray[np.uint8], batch_size: int = 256, inversion: Inverting | None = None) -> Tensor:
+        """Standardised latents of images.
+
+        Args:
+            images: (N, H, W, C) uint8.
+            batch_size: images that are encoded together.
+            inversion: how; None for the pipeline's own setting, by default the encoder where there is one.
+
+        Returns:
+            (N, *latent).
 
         Raises:
             TypeError: the images are not uint8.
             ValueError: they have another size than the generator's.
+            NotImplementedError: the generator lacks what `inversion` asks for.
         """
+        how, x = inversion or self.inversion, self._pixels(images)
+        if how.encodes(self.generator):
+            # Not through `invert`, which would decode all of them for the sake of their errors.
+            with contextlib.suppress(NotImplementedError), torch.no_grad():
+                z = [self.generator.encode(pixels_to_x(part).to(self.device)) for part in x.split(batch_size)]
+                return self.statistics.standardise(torch.cat(z))
+        return self.statistics.standardise(self.invert(images, how).z)
+
+    def invert(self, images: NDArray[np.uint8], inversion: Inverting | None = None) -> Inversion:
+        """Raw latents of images (N, H, W, C) uint8, and how well they reproduce them; else as `encode`."""
+        x = pixels_to_x(self._pixels(images)).to(self.device)
+        return (inversion or self.inversion).invert(self.generator, x, self.statistics)
+
+    def _pixels(self, images: NDArray[np.uint8]) -> Tensor:
         channels, height, width = self.generator.image_shape
         if images.shape[1:] != (height, width, channels):
             raise ValueError(
                 f"the images must be {height}x{width} with {channels} channels, got {images.shape[1:]}; resize them"
             )
-        x = torch.from_numpy(np.ascontiguousarray(images))
-        with torch.no_grad():
-            z = [self.generator.encode(pixels_to_x(part).to(self.device)) for part in x.split(batch_size)]
-        return self.statistics.standardise(torch.cat(z))
+        return torch.from_numpy(np.ascontiguousarray(images))
 
     # --- generation ---
 
@@ -330,28 +355,91 @@ class Pipeline:
 
     # --- editing ---
 
-    def editor(self, randomness: Randomness = None) -> GuidedEditor:
-        """lcg's editor with this pipeline's networks; `randomness` is for the starts that draw noise."""
-        return self.editing.build(self.denoiser, self.classifier, randomness)
+    def editor(self, seeds: int | Sequence[int] = 0) -> GuidedEditor:
+        """lcg's editor with these networks; `seeds` are for the starts that draw noise, one or one per source."""
+        return self.editing.build(self.denoiser, self.classifier, seeds)
 
-    def edit(self, images: NDArray[np.uint8], *edits: str) -> list[NDArray[np.uint8]]:
+    def edit(
+        self, images: NDArray[np.uint8], *edits: str, strength: float | Tensor | None = None
+    ) -> list[NDArray[np.uint8]]:
         """Edits images one attribute after another.
 
         Args:
             images: (N, H, W, C) uint8.
-            edits: such as `+glasses`, `-hat`, `hair_color=red`.
+            edits: such as `+glasses`, `-hat`, `hair_color=red`, or `age=0.7` of a continuous attribute.
+            strength: how far to go, from 0, the source, to 1; one number or one per image, None for that of `editing`.
 
         Returns:
             The reconstructions, then the images after each edit, each (N, H, W, C).
         """
         z_0 = self.encode(images)
-        results = self.edit_latents(z_0, edits)
+        results = self.edit_latents(z_0, edits, strength=strength)
         return [self.decode(z_0), *(self.decode(result.z_0) for result in results)]
 
-    def edit_latents(self, z_0: Tensor, edits: Sequence[str], labels: Tensor | None = None) -> list[EditResult]:
-        """Edits standardised latents (N, *latent), one attribute after another; one result per edit."""
-        editor = self.editor(generators(range(len(z_0))))  # row by row, should the start draw noise
-        return edit_sequence(editor, z_0, [parse_edit(edit, self.schema) for edit in edits], labels)
+    def edit_latents(
+        self,
+        z_0: Tensor,
+        edits: Sequence[str],
+        labels: Tensor | None = None,
+        strength: float | Tensor | None = None,
+    ) -> list[EditResult]:
+        """Edits standardised latents, one attribute after another.
+
+        Args:
+            z_0: (N, *latent).
+            edits: as those of `edit`.
+            labels: known labels (N, A), NaN where unknown; None when the classifier shall find them out.
+            strength: as that of `edit`.
+
+        Returns:
+            One result per edit.
+        """
+        editor = self.editor(range(len(z_0)))  # row by row, should the start draw noise
+        return edit_sequence(editor, z_0, [parse_edit(edit, self.schema) for edit in edits], labels, strength)
+
+    def session(
+        self, sources: NDArray[np.uint8] | Tensor, labels: Tensor | None = None, strength: float | None = None
+    ) -> EditSession:
+        """An editing session with this pipeline's editor, whose results are latents: `decode(session.result())`.
+
+        Args:
+            sources: images (N, H, W, C) uint8, or standardised latents (N, *latent).
+            labels: known labels (N, A), NaN where unknown; None when the classifier shall find them out.
+            strength: how far to go, from 0, the source, to 1; None for that of `editing`.
+
+        Raises:
+            TypeError, ValueError: as `encode` and `EditSession`; or latents of another shape than the prior's.
+        """
+        z_0 = sources.to(self.device) if isinstance(sources, Tensor) else self.encode(sources)
+        labels = None if labels is None else labels.to(self.device)
+        return self._own(EditSession(z_0, self.schema, labels, strength))
+
+    def open_session(self, path: str | PathLike[str]) -> EditSession:
+        """The session that a file holds (`EditSession.to_json`), with this pipeline's editor.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no session, or one of other attributes or latents than this pipeline's.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"no session at {file}; `lcg edit` leaves one as OUT/session.json")
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            text = opened.read(MAX_CHARACTERS + 1)  # a stranger's file may be of any size
+        try:
+            return self._own(EditSession.from_json(text, self.schema, self.device))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    def _own(self, session: EditSession) -> EditSession:
+        """The session with this pipeline's editor; each source has its own seed, should the start draw noise."""
+        shape, own = tuple(session.z_0.shape[1:]), tuple(self.denoiser.latent_shape)
+        if shape != own:
+            raise ValueError(
+                f"the sources are latents of shape {shape}, the prior's have {own}; use the networks they belong to"
+            )
+        session.editor = self.editor(range(len(session.z_0)))
+        return session
 
 
 def load(
@@ -368,7 +456,7 @@ def load(
         classifier: checkpoint of the classifiers.
         generator: the frozen generator, put into evaluation mode; None for the embedded one.
         device: where everything goes.
-        settings: `sampling`, `guidance`, `editing` of the pipeline.
+        settings: `sampling`, `guidance`, `editing`, `inversion` of the pipeline.
 
     Raises:
         FileNotFoundError: a checkpoint is missing.

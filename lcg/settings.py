@@ -1,13 +1,18 @@
-"""The settings of a pipeline: how latents are sampled, how formulas guide, how edits are made. Fields are options."""
+"""The settings of a pipeline, whose fields are options.
+
+How latents are sampled, how formulas guide, how edits are made, how images become latents.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lcg.data.statistics import Statistics
 from lcg.diffusion import (
     DDIM,
     DDPM,
@@ -15,15 +20,16 @@ from lcg.diffusion import (
     Heun,
     Langevin,
     PredictorCorrector,
-    Randomness,
     Sampler,
     Spacing,
     UniPC,
     recommended_order,
     time_grid,
 )
-from lcg.editing import GuidedEditor
+from lcg.editing import GuidedEditor, Inversion, invert
 from lcg.editing.guided import Start
+from lcg.editing.inversion import How, check_numbers
+from lcg.generators.base import Generator
 from lcg.guidance import Dependence, Formula, SourceMode
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
@@ -205,8 +211,9 @@ class Editing:
             )
 
     def build(
-        self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, randomness: Randomness = None
+        self, denoiser: LatentDenoiser, classifier: TimeConditionedClassifier, seeds: int | Sequence[int] = 0
     ) -> GuidedEditor:
+        """The editor; `seeds` are for the starts that draw noise, one for all rows or one per source."""
         t_start = PURE_NOISE if self.start == "noise" else self.t_start
         sampler: Sampler = DDIM(denoiser.schedule, self.steps, t_start=t_start, clip=None)
         if self.corrections:
@@ -227,5 +234,77 @@ class Editing:
             self.max_step,
             self.layers,
             self.dependence,
-            randomness,
+            seeds,
         )
+
+
+@dataclass(frozen=True)
+class Inverting:
+    """How images become latents; see `lcg.editing.invert`. All but the first two are for descent.
+
+    Args:
+        how: by the generator's `encoder`; `optimise`, descent from the mean latent; `both`, descent from the encoder's
+            answer; `auto`, the encoder where there is one and else descent.
+        batch_size: images that are descended together.
+        steps: of descent, at most.
+        lr: the first step size, in standard deviations of a latent.
+        tolerance: an image is done when its error, a fraction of the range of a pixel, is at most this.
+        patience: or when its loss has not fallen by `gain` for so many steps.
+        gain: a fraction of the loss.
+        candidates: samples of the generator's own prior, the nearest of which is where descent starts.
+        prior_weight: how much a likely latent is preferred to an exact one; 0 for not at all.
+        noise: deviation of what is added to the latent at first, in standard deviations of a latent.
+        seed: of the noise and of the candidates.
+    """
+
+    how: How = "auto"
+    batch_size: int = 64
+    steps: int = 500
+    lr: float = 0.1
+    tolerance: float = 1e-3
+    patience: int = 100
+    gain: float = 0.01
+    candidates: int = 0
+    prior_weight: float = 0.0
+    noise: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise unknown_name("how", self.how, get_args(How), "inversion")
+        if self.candidates < 0:
+            raise ValueError(f"`candidates` must be >= 0, got {self.candidates}; 0 starts at the mean latent")
+        check_numbers(
+            self.steps,
+            self.lr,
+            self.tolerance,
+            self.patience,
+            self.gain,
+            self.prior_weight,
+            self.noise,
+            self.batch_size,
+        )
+
+    def check(self, generator: Generator) -> None:
+        """Raises NotImplementedError when the generator lacks what is asked of it, before any work."""
+        kind = type(generator)
+        if self.how in ("encoder", "both") and not _has_encoder(generator):
+            raise NotImplementedError(
+                f"{kind.__name__} has no encoder, which `how`={self.how!r} asks for; use how='optimise'"
+            )
+        if not self.encodes(generator) and self.candidates and kind.sample_latents is Generator.sample_latents:
+            raise NotImplementedError(
+                f"{kind.__name__} has no prior of its own, which `candidates`={self.candidates} asks for; use 0"
+            )
+
+    def encodes(self, generator: Generator) -> bool:
+        """Whether the generator's encoder answers by itself, without descent."""
+        return self.how in ("auto", "encoder") and _has_encoder(generator)
+
+    def invert(self, generator: Generator, x: Tensor, statistics: Statistics) -> Inversion:
+        """The latents of images x (B, C, H, W) in [-1, 1]. Raises as `lcg.editing.invert`."""
+        return invert(generator, x, statistics=statistics, **asdict(self))
+
+
+def _has_encoder(generator: Generator) -> bool:
+    return type(generator).encode is not Generator.encode

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from lcg import cli
 from lcg.data.avatars import AvatarSource
 from lcg.data.store import LatentStore, LatentStoreWriter
+from lcg.editing import EditSession
+from lcg.schema import Attribute, Schema
 
 GENERATE = ("--sampling.steps", "6", "--device", "cpu")
 EDIT = ("--editing.steps", "6", "--device", "cpu")
@@ -92,12 +94,122 @@ def test_edit_of_images(demo, tmp_path: Path, avatars: list[str]) -> None:
     assert z_0.shape == (3, 4, 64) and z_0.isfinite().all()
     made_by = json.loads((tmp_path / "provenance.json").read_text())
     assert made_by["edits"] == ["+glasses", "-hat", "clothes_color=red"] and made_by["source"] == avatars
+    assert made_by["strength"] == made_by["editing"]["strength"] and not (tmp_path / "slider.png").exists()
 
 
 def test_edit_of_samples_of_a_store(demo, tmp_path: Path) -> None:
     assert edit(demo, tmp_path, "--source", demo.store, "--rows", "[5, 2]", "--edits", "+beard") == 0
     store, z_0 = LatentStore.open(demo.store), load_file(tmp_path / "latents.safetensors")["z_0"]
     assert torch.equal(z_0[:, 0], store.statistics.standardise(store.latents([5, 2])))
+
+
+def latents(folder: Path) -> torch.Tensor:
+    return load_file(folder / "latents.safetensors")["z_0"]
+
+
+def test_strength_goes_before_the_setting(demo, tmp_path: Path) -> None:
+    source = ("--source", demo.store, "--rows", "[1, 2]", "--edits", "+hat")
+    for name, more in (
+        ("none", ("--strength", "0")),
+        ("half", ("--strength", "0.5", "--editing.strength", "0.9")),
+        ("setting", ("--editing.strength", "0.5")),
+    ):
+        assert edit(demo, tmp_path / name, *source, *more) == 0
+    none, half, setting = (latents(tmp_path / name) for name in ("none", "half", "setting"))
+    assert torch.equal(none[:, 1], none[:, 0]) and torch.equal(half, setting) and not torch.equal(half, none)
+    made_by = json.loads((tmp_path / "half" / "provenance.json").read_text())
+    assert made_by["strength"] == made_by["editing"]["strength"] == 0.5
+
+
+def test_a_slider_has_a_row_per_source_and_a_column_per_strength(demo, tmp_path: Path) -> None:
+    source = ("--source", demo.store, "--rows", "1", "2", "--edits", "+hat", "-glasses")
+    assert edit(demo, tmp_path, *source, "--strengths", "0", "0.5", "1") == 0
+    wide, narrow = Image.open(tmp_path / "slider.png"), tmp_path / "narrow"
+    assert edit(demo, narrow, *source, "--strengths", "[0.5]") == 0
+    one = np.asarray(Image.open(narrow / "slider.png")).astype(int)
+    assert one.shape[1] == 128 and wide.width == 3 * 128 + 2 * 2 and wide.height == one.shape[0] > 2 * 128
+    column = np.asarray(wide).astype(int)[:, 130:258]
+    assert np.abs(column - one).max() <= 1  # a column does not depend on the others
+    reconstruction = np.asarray(Image.open(tmp_path / "images" / "0001_0.png")).astype(int)
+    last = np.asarray(wide).astype(int)[-128:, :128:][::2, ::2]
+    assert np.abs(last - reconstruction).max() <= 1  # strength 0 is the source
+    assert edit(demo, tmp_path, *source, "--overwrite", "true") == 0
+    assert not (tmp_path / "slider.png").exists()  # an old one would be another edit's
+
+
+@pytest.mark.parametrize("start", ["inversion", "noising"])
+def test_a_session_is_replayed_bit_by_bit(demo, tmp_path: Path, avatars: list[str], start: str) -> None:
+    settings = ("--editing.start", start, "--strengths", "0.2", "0.7")
+    source = ("--source", *avatars[:2], "--edits", "+hat", "-glasses", "-hat", "--strength", "0.7")
+    assert edit(demo, tmp_path / "a", *settings, *source) == 0
+    saved = tmp_path / "a" / "session.json"
+    assert edit(demo, tmp_path / "b", *settings, "--session", str(saved)) == 0
+    assert latents(tmp_path / "a").shape == (2, 4, 64) and torch.equal(latents(tmp_path / "a"), latents(tmp_path / "b"))
+    assert (tmp_path / "b" / "session.json").read_bytes() == saved.read_bytes()
+    for picture in ("slider.png", "images/0001_1.png"):  # there is no image of the source itself: steps count from 0
+        there = picture.replace("_1", "_2")
+        assert (tmp_path / "b" / picture).read_bytes() == (tmp_path / "a" / there).read_bytes()
+    made_by = json.loads((tmp_path / "b" / "provenance.json").read_text())
+    assert (made_by["session"], made_by["edits"], made_by["strength"], made_by["inversion"]) == (
+        str(saved),
+        ["+hat", "-glasses", "-hat"],
+        0.7,
+        None,
+    )
+
+
+def test_a_session_of_a_store_keeps_its_labels_and_may_be_replayed_at_another_strength(demo, tmp_path: Path) -> None:
+    source = ("--source", demo.store, "--rows", "3", "--edits", "+hat")
+    assert edit(demo, tmp_path / "a", *source) == 0
+    saved = str(tmp_path / "a" / "session.json")
+    assert edit(demo, tmp_path / "b", "--session", saved, "--strength", "0.3") == 0
+    assert edit(demo, tmp_path / "c", *source, "--strength", "0.3") == 0
+    assert torch.equal(latents(tmp_path / "b"), latents(tmp_path / "c"))
+    assert edit(demo, tmp_path / "d", "--session", str(tmp_path / "b" / "session.json")) == 0  # which was saved with it
+    assert torch.equal(latents(tmp_path / "b"), latents(tmp_path / "d"))
+    schema, text = LatentStore.open(demo.store).schema, Path(saved).read_text()
+    session = EditSession.from_json(text, schema)
+    assert torch.equal(session.labels.nan_to_num(9), LatentStore.open(demo.store).labels([3]).nan_to_num(9))
+
+
+def test_a_session_of_python_may_have_weights_and_no_strength(demo, tmp_path: Path) -> None:
+    store = LatentStore.open(demo.store)
+    z_0 = store.statistics.standardise(store.latents([4]))
+    session = EditSession(z_0, store.schema).add("+hat", 0.25).add("-beard", 0.0)
+    (tmp_path / "session.json").write_text(session.to_json())
+    assert edit(demo, tmp_path / "out", "--session", str(tmp_path / "session.json"), "--strength", "0.4") == 0
+    made_by = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert made_by["edits"] == ["+hat", "-beard"] and made_by["strength"] == 0.4
+    frames = latents(tmp_path / "out")
+    assert torch.equal(frames[:, 2], frames[:, 1]) and not torch.equal(frames[:, 1], frames[:, 0])
+
+
+def test_the_reconstruction_of_images_is_reported(
+    demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], avatars: list[str]
+) -> None:
+    noise = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(noise)
+    both = ("--inversion.how", "both", "--inversion.steps", "10", "--inversion.lr", "0.05")
+    errors = {}
+    for name, source, more in (
+        ("encoder", avatars, ()),
+        ("both", avatars, both),
+        ("noise", (avatars[0], str(noise)), ()),
+    ):
+        assert edit(demo, tmp_path / name, "--source", *source, "--edits", "+hat", *more) == 0
+        shown = capsys.readouterr().out
+        inversion = json.loads((tmp_path / name / "provenance.json").read_text())["inversion"]
+        errors[name] = inversion["reconstruction_error"]
+        mean, worst = np.mean(errors[name]), np.max(errors[name])
+        file = source[int(np.argmax(errors[name]))]
+        assert f"reconstruction error: {mean:.3f} on average, {worst:.3f} at worst ({file})" in shown
+        assert ("warning: the generator does not reproduce" in shown) == (name == "noise") == (worst > 0.05)
+    assert (np.array(errors["both"]) < errors["encoder"]).all()
+    assert f"does not reproduce {noise} well" in shown and "try --inversion.how both" in shown
+    assert inversion["how"] == "auto" and inversion["steps_taken"] == [0, 0] and inversion["converged"] == [False] * 2
+    shown, half = (tmp_path / "encoder" / "images", 127.5)  # the numbers are those of the pictures
+    source, made = (np.asarray(Image.open(shown / f"0000_{k}.png")).astype(float) for k in (0, 1))
+    assert abs(np.sqrt(np.square((made - source) / half / 2).mean()) - errors["encoder"][0]) < 2e-3
 
 
 @pytest.mark.parametrize("start", ["noising", "noise"])
@@ -159,6 +271,7 @@ def test_prior_and_classifier_in_each_other_s_place_are_refused(
         (("+glasess",), "did you mean 'glasses'"),
         (("glasses & hat",), "^"),
         (("hair_color=green",), "the attribute has: black, brown, blond, red, gray"),
+        (("age=0.7",), "unknown attribute 'age'"),
         ((), "`source` and `edits` must each name at least one"),
     ],
 )
@@ -167,6 +280,54 @@ def test_edit_refuses_what_it_cannot_read(
 ) -> None:
     out = tmp_path / "out"
     assert message in refused(edit(demo, out, "--source", avatars[0], "--edits", *edits), capsys, out)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--strength", "1.5"), "`strength` must be in [0, 1]"),
+        (("--strengths", "0.5", "-1"), "`strength` must be in [0, 1]"),
+        (("--strengths", "[2]"), "`strength` must be in [0, 1]"),
+        (("--editing.start", "nowhere"), "start"),
+        (("--inversion.how", "guess"), "guess"),
+        (("--inversion.steps", "0"), "`steps` must be at least 1, got 0"),
+        (("--inversion.how", "both", "--inversion.candidates", "4"), "has no prior of its own, which `candidates`=4"),
+    ],
+)
+def test_edit_refuses_settings_before_anything_is_touched(
+    demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], avatars: list[str], more: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    source = ("--source", avatars[0], "--edits", "+hat")
+    try:
+        code = edit(demo, out, *source, *more)
+    except SystemExit as stop:  # raised by the parser
+        code = stop.code
+    assert message in refused(code, capsys, out)
+
+
+def test_edit_refuses_a_session_that_it_cannot_replay(
+    demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], avatars: list[str]
+) -> None:
+    out, path = tmp_path / "out", tmp_path / "session.json"
+    schema = LatentStore.open(demo.store).schema
+
+    def message(*more: str) -> str:
+        return refused(edit(demo, out, "--session", str(path), *more), capsys, out)
+
+    assert "session.json; `lcg edit` leaves one as OUT/session.json" in message()
+    path.write_text(EditSession(torch.zeros(1, 64), schema).add("+hat").to_json())
+    assert "`source` cannot be given beside `session`, which holds sources and edits" in message("--source", avatars[0])
+    assert "`edits` cannot be given beside `session`" in message("--edits", "+hat")
+    assert "`source` and `edits` cannot be given" in message("--source", avatars[0], "--edits", "+hat")
+    path.write_text(EditSession(torch.zeros(1, 64), Schema((Attribute("hat"),))).add("+hat").to_json())
+    assert "session.json: the session was made with other attributes" in message()
+    path.write_text(EditSession(torch.zeros(1, 4), schema).add("+hat").to_json())
+    assert "session.json: the sources are latents of shape (4,), the prior's have (64,)" in message()
+    path.write_text(EditSession(torch.zeros(1, 64), schema, strength=3.0).add("+hat").to_json())
+    assert "`strength` must be in [0, 1]" in message()
+    path.write_text("{")
+    assert "session.json: a session must be JSON" in message()
 
 
 def test_edit_refuses_what_is_no_fitting_image(

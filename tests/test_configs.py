@@ -17,6 +17,7 @@ COMMAND_OF = {
     "judge": "fit",
     "prior": "fit",
     "classifier": "fit",
+    "baseline": "fit",
     "editor": "predict",
     "benchmark": "bench",
     "trainer": "fit",

@@ -12,10 +12,13 @@ import torch
 import lcg
 from lcg.data.avatars import AvatarSource
 from lcg.diffusion import DDIM, DDPM, DPMSolverPP2M, Heun, UniPC
+from lcg.editing import EditSession
 from lcg.generators.autoencoder import AvatarAutoencoder, PCAAutoencoder
+from lcg.generators.base import Generator, pixels_to_x
 from lcg.guidance import parse
 from lcg.pipeline import Pipeline, load, load_networks
-from lcg.settings import Editing, Guidance, Sampling
+from lcg.schema import Attribute, Schema
+from lcg.settings import Editing, Guidance, Inverting, Sampling
 
 FAST: dict[str, Any] = {"sampling": Sampling(steps=6), "editing": Editing(steps=6)}
 
@@ -23,6 +26,31 @@ FAST: dict[str, Any] = {"sampling": Sampling(steps=6), "editing": Editing(steps=
 @pytest.fixture(scope="module")
 def pipeline(demo) -> Pipeline:
     return lcg.load(demo.prior, demo.classifier, **FAST)
+
+
+@pytest.fixture(scope="module")
+def avatars() -> np.ndarray:
+    return AvatarSource("uniform", 3, "pipeline").chunk(0, 3)[0]
+
+
+class Decoder(Generator):
+    """The embedded generator's other half."""
+
+    latent_shape, image_shape = (64,), (3, 64, 64)
+
+    def __init__(self, whole: Generator) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.whole.decode(z)
+
+
+class Refusing(Decoder):
+    """One that learns only when it is asked that it has no encoder, as a wrapper may."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("no encoder in this file")
 
 
 def test_generated_images_are_those_of_their_latents(pipeline: Pipeline) -> None:
@@ -151,6 +179,136 @@ def test_edits_begin_with_the_reconstruction(pipeline: Pipeline) -> None:
 def test_encoding_does_not_depend_on_the_batch(pipeline: Pipeline) -> None:
     images = AvatarSource("uniform", 5, "pipeline").chunk(0, 5)[0]
     assert (pipeline.encode(images, batch_size=2) - pipeline.encode(images)).abs().max() < 1e-4
+
+
+# --- editing ----------------------------------------------------------------------------------------------------------
+
+
+def test_strength_says_how_far_to_go(pipeline: Pipeline, avatars: np.ndarray) -> None:
+    z_0 = pipeline.encode(avatars)
+    far = [
+        (pipeline.edit_latents(z_0, ["+hat"], strength=s)[0].z_0 - z_0).norm(dim=1).mean() for s in (0.0, 0.1, 0.5, 1.0)
+    ]
+    assert far == sorted(far) and far[0] == 0 and far[1] < 0.5 * far[-1]
+    default = replace(pipeline, editing=replace(pipeline.editing, strength=0.5)).edit_latents(z_0, ["+hat"])[0].z_0
+    assert torch.equal(default, pipeline.edit_latents(z_0, ["+hat"], strength=0.5)[0].z_0)
+    frames = pipeline.edit(avatars, "+hat", "-glasses", strength=torch.tensor([0.0, 0.5, 1.0]))
+    assert all(np.array_equal(frame[0], frames[0][0]) for frame in frames)
+    assert not np.array_equal(frames[1][1], frames[0][1])
+    with pytest.raises(ValueError, match=r"`strength` must be in \[0, 1\]"):
+        pipeline.edit(avatars, "+hat", strength=1.5)
+
+
+@pytest.mark.parametrize("start", ["inversion", "noising", "noise"])
+def test_equal_requests_give_equal_results(pipeline: Pipeline, avatars: np.ndarray, start: Any) -> None:
+    editing = Editing(steps=6, start=start, corrections=0 if start == "inversion" else 1)
+    drawing, z_0 = replace(pipeline, editing=editing), pipeline.encode(avatars)
+    first = drawing.edit_latents(z_0, ["+hat", "-glasses"])
+    again = drawing.edit_latents(z_0, ["+hat", "-glasses"])
+    assert all(torch.equal(one.z_0, other.z_0) for one, other in zip(first, again, strict=True))
+    alone = drawing.edit_latents(z_0[:1], ["+hat", "-glasses"])[1].z_0
+    assert (alone[0] - first[1].z_0[0]).abs().max() < 1e-4
+    session = drawing.session(z_0).add("+hat").add("-glasses")
+    assert all((one.z_0 - other).abs().max() < 1e-3 for one, other in zip(first, session.frames()[1:], strict=True))
+
+
+def test_a_session_has_the_pipeline_s_editor(pipeline: Pipeline, avatars: np.ndarray, tmp_path: Path) -> None:
+    session = pipeline.session(avatars).add("+hat").add("-glasses", 0.5)
+    result = session.result()
+    assert torch.equal(session.z_0, pipeline.encode(avatars)) and not torch.equal(result, session.z_0)
+    assert torch.equal(session.result(pipeline.editor()), result)
+    assert pipeline.decode(result).shape == avatars.shape
+    labels = torch.full((3, len(pipeline.schema)), torch.nan)
+    labels[:, 0] = 1.0
+    of_latents = pipeline.session(session.z_0, labels, strength=0.3).add("-hat")
+    assert torch.equal(of_latents.labels[:, 0], labels[:, 0]) and of_latents.strength == 0.3
+    expected = pipeline.edit_latents(session.z_0, ["-hat"], labels, 0.3)[0].z_0
+    assert torch.equal(of_latents.result(), expected)
+    (tmp_path / "session.json").write_text(session.to_json())
+    opened = pipeline.open_session(tmp_path / "session.json")
+    assert opened.steps == session.steps and torch.equal(opened.result(), result)
+
+
+def test_what_is_no_session_of_this_pipeline_is_refused(pipeline: Pipeline, tiny_store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"are latents of shape \(4,\), the prior's have \(64,\); use the networks"):
+        pipeline.session(torch.zeros(2, 4))
+    with pytest.raises(FileNotFoundError, match=r"no session at .*nothing\.json; `lcg edit` leaves one as OUT/session"):
+        pipeline.open_session(tmp_path / "nothing.json")
+    path = tmp_path / "session.json"
+    path.write_bytes(b"\xff\xfe no text")
+    with pytest.raises(ValueError, match=r"session\.json: a session must be JSON"):
+        pipeline.open_session(path)
+    path.write_text(EditSession(torch.zeros(2, 4), pipeline.schema).to_json())
+    with pytest.raises(ValueError, match=r"session\.json: the sources are latents of shape \(4,\)"):
+        pipeline.open_session(path)
+    path.write_text(EditSession(torch.zeros(2, 64), Schema((Attribute("fur"),))).to_json())
+    with pytest.raises(ValueError, match=r"session\.json: the session was made with other attributes"):
+        pipeline.open_session(path)
+
+
+# --- inversion --------------------------------------------------------------------------------------------------------
+
+
+def error(pipeline: Pipeline, z_0: torch.Tensor, images: np.ndarray) -> torch.Tensor:
+    with torch.no_grad():
+        x_hat = pipeline.generator.decode(pipeline.statistics.restore(z_0))
+    return ((x_hat - pixels_to_x(torch.from_numpy(images))) / 2).square().flatten(1).mean(1).sqrt()
+
+
+def test_images_are_inverted_by_the_encoder_unless_asked_otherwise(pipeline: Pipeline, avatars: np.ndarray) -> None:
+    encoded, both = pipeline.encode(avatars), Inverting(how="both", steps=20, lr=0.05)
+    inverted, refined = pipeline.invert(avatars), pipeline.invert(avatars, both)
+    assert torch.equal(pipeline.statistics.standardise(inverted.z), encoded) and inverted.steps.tolist() == [0, 0, 0]
+    assert (error(pipeline, encoded, avatars) - inverted.error).abs().max() < 1e-5
+    assert (refined.error < inverted.error).all() and refined.steps.tolist() == [20, 20, 20]
+    z_0 = pipeline.statistics.standardise(refined.z)
+    assert torch.equal(pipeline.encode(avatars, inversion=both), z_0)
+    assert torch.equal(replace(pipeline, inversion=both).encode(avatars), z_0)
+    assert torch.equal(replace(pipeline, inversion=both).session(avatars).z_0, z_0)
+
+
+@pytest.mark.parametrize("kind", [Decoder, Refusing])
+def test_a_generator_without_an_encoder_is_descended(pipeline: Pipeline, avatars: np.ndarray, kind: Any) -> None:
+    alone = replace(pipeline, generator=kind(pipeline.generator), inversion=Inverting(steps=20, noise=0.0))
+    inverted = alone.invert(avatars[:2])
+    assert inverted.steps.tolist() == [20, 20]
+    z_0 = alone.encode(avatars[:2])
+    assert torch.equal(z_0, pipeline.statistics.standardise(inverted.z))
+    assert (error(pipeline, z_0, avatars[:2]) < error(pipeline, torch.zeros(2, 64), avatars[:2])).all()
+    for how in ("encoder", "both"):
+        with pytest.raises(NotImplementedError, match=f"has no encoder, which `how`='{how}' asks for; use how='opti"):
+            alone.encode(avatars, inversion=Inverting(how=how))
+
+
+def test_what_a_generator_lacks_is_known_before_work(pipeline: Pipeline) -> None:
+    decoder = Decoder(pipeline.generator)
+    for how in ("encoder", "both"):
+        with pytest.raises(NotImplementedError, match=f"Decoder has no encoder, which `how`='{how}' asks for; use"):
+            Inverting(how=how).check(decoder)
+        Inverting(how=how).check(pipeline.generator)
+    for how, generator in (("auto", decoder), ("optimise", decoder), ("both", pipeline.generator)):
+        with pytest.raises(NotImplementedError, match="has no prior of its own, which `candidates`=9 asks for; use 0"):
+            Inverting(how=how, candidates=9).check(generator)
+        Inverting(how=how).check(generator)
+    Inverting(candidates=9).check(pipeline.generator)  # the encoder answers; candidates play no part
+
+
+def test_inversion_out_of_range_is_refused() -> None:
+    for wrong, message in (
+        ({"how": "encode"}, "unknown how 'encode'; did you mean 'encoder'"),
+        ({"candidates": -1}, "`candidates` must be >= 0, got -1; 0 starts at the mean latent"),
+        ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"patience": 0}, "`patience` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"lr": 0.0}, "`lr` must be finite and > 0, got 0.0"),
+        ({"gain": 1.0}, r"`gain` must be in \[0, 1\), got 1.0"),
+        ({"prior_weight": -1.0}, "`prior_weight` must be finite and >= 0, got -1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Inverting(**wrong)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_images_latents_and_requests_are_refused(pipeline: Pipeline) -> None:

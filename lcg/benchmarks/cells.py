@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lcg.benchmarks.evaluator import Figure
@@ -18,7 +20,7 @@ from lcg.data.atomic import write_atomic
 
 COLUMNS = ("method", "task", "metric", "value", "stderr", "n", "seed")
 
-Row = tuple[str, str, str, float, float, int, int]
+Row = tuple[str, str, str, float, float | None, int, int]
 
 
 class Cells:
@@ -59,6 +61,35 @@ class Cells:
             rows = [(method, name, *_plain(figure), seed) for name, figure in make()]
             write_atomic(path, json.dumps(rows).encode())
         self.rows += [tuple(row) for row in json.loads(path.read_text())]
+
+    def outcomes(
+        self,
+        method: str,
+        task: str,
+        seed: int,
+        make: Callable[[], dict[str, NDArray[Any]]],
+        depends: tuple[str, ...] = (),
+    ) -> dict[str, NDArray[Any]]:
+        """What came of every single image, for comparisons between methods image by image.
+
+        Args:
+            method: whose outcomes.
+            task: what was asked for.
+            seed: of the images.
+            make: gives arrays by name; called only when they are not stored yet.
+            depends: as in `measure`.
+        """
+        path = self._path(["outcomes", method, task, seed], depends).with_suffix(".npz")
+        if not path.is_file():
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, allow_pickle=False, **make())
+            write_atomic(path, buffer.getvalue())
+        with np.load(path) as stored:
+            return dict(stored)
+
+    def add(self, method: str, task: str, seed: int, figures: Iterable[Figure]) -> None:
+        """Adds rows that are computed from what is stored."""
+        self.rows += [(method, task, *_plain(figure), seed) for figure in figures]
 
     def picture(
         self,

@@ -53,6 +53,23 @@ class Seen:
     features: Tensor
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What became of each source, (N,).
+
+    Attributes:
+        present: all edits are there.
+        kept: every other binary attribute is as it was.
+        kept_fine: every other attribute is.
+        outside: mean absolute difference outside the edited region, see `l1_outside`.
+    """
+
+    present: Tensor
+    kept: Tensor
+    kept_fine: Tensor
+    outside: Tensor
+
+
 class Evaluator:
     """Judges images against the real ones of a world.
 
@@ -174,23 +191,29 @@ class Evaluator:
             sources: the images that were edited, with their true labels.
             z_0: (N, *latent) edited latents.
         """
-        regions = self._regions(sources, task.edits)
         images = self.pipeline.decode(z_0)
-        labels = self.see(images).labels
-        schema, edited = self.world.schema, [name for edit in task.edits for name in edit.attributes]
-        wanted: Formula = task.edits[0] if len(task.edits) == 1 else And(task.edits)
-        present = wanted.holds(labels)
-        coarse = kept(schema, sources.labels, labels, edited, ("binary",))
-        fine = kept(schema, sources.labels, labels, edited, ("binary", "categorical"))
-        x, y = (pixels_to_x(torch.from_numpy(i)) for i in (sources.images, images))
-        outside = l1_outside(x, y, torch.from_numpy(regions))
+        verdict = self.verdict(task, sources, images)
+        present, coarse, outside = verdict.present, verdict.kept, verdict.outside
         n = len(z_0)
         yield Figure("edit_success", *proportion(edit_success(present, coarse, outside)), n)
         yield Figure("joint_accuracy", *proportion(present), n)
         yield Figure("kept", *proportion(coarse), n)
-        yield Figure("kept_fine", *proportion(fine), n)
+        yield Figure("kept_fine", *proportion(verdict.kept_fine), n)
         yield Figure("l1_outside", float(outside.mean()), float(outside.std() / n**0.5), n)
         yield Figure("sharp", *proportion(present & self.nearest.near(z_0)), n)
+
+    def verdict(self, task: Edit, sources: RealSet, images: NDArray[np.uint8]) -> Verdict:
+        """What became of every single source, by the judge and in the pixels; images (N, H, W, 3) are the results."""
+        labels = self.see(images).labels
+        schema, edited = self.world.schema, [name for edit in task.edits for name in edit.attributes]
+        wanted: Formula = task.edits[0] if len(task.edits) == 1 else And(task.edits)
+        x, y = (pixels_to_x(torch.from_numpy(i)) for i in (sources.images, images))
+        return Verdict(
+            wanted.holds(labels),
+            kept(schema, sources.labels, labels, edited, ("binary",)),
+            kept(schema, sources.labels, labels, edited, ("binary", "categorical")),
+            l1_outside(x, y, torch.from_numpy(self._regions(sources, task.edits))),
+        )
 
     # --- parts of them ---
 

@@ -20,7 +20,7 @@ from lcg.benchmarks.estimates import Results
 from lcg.benchmarks.tables import label_of
 from lcg.schema import unknown_name
 
-KINDS = ("unconditional", "formula", "edit", "reconstruction")  # in the order of the page
+KINDS = ("unconditional", "formula", "comparison", "edit", "reconstruction")  # in the order of the page
 STRINGS = ("file", "kind", "method", "task", "title", "caption")
 REQUIRED = ("title", "created", "lcg", "versions", "config", "commands", "notes")
 CLAIM = re.compile(r"zero[- ]shot|never[- ](seen|occur)|unseen", re.IGNORECASE)
@@ -33,7 +33,7 @@ class Picture:
     Args:
         file: relative to the benchmark's directory.
         kind: one of `KINDS`.
-        method: as in results.csv.
+        method: as in results.csv, or "all" of a picture that shows all of them.
         task: as in results.csv.
         title: a few words.
         caption: a sentence, or nothing.

@@ -5,38 +5,34 @@ A job that was stopped goes on with what is missing; a changed network or settin
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lcg import __version__
-from lcg.baselines.latent_arithmetic import LatentArithmetic
+from lcg.baselines.contract import Baseline, Training
+from lcg.benchmarks.benchmark import Benchmark, Sizes, sources_of
 from lcg.benchmarks.cells import Cells
-from lcg.benchmarks.evaluator import Evaluator, Figure
-from lcg.benchmarks.methods import LCG, Arithmetic, Method, Variant
-from lcg.benchmarks.pictures import contact_sheet, strips
-from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Task, Unconditional, parse_task
-from lcg.benchmarks.world import AvatarWorld, RealSet
+from lcg.benchmarks.evaluator import Evaluator
+from lcg.benchmarks.methods import LCG, Competitor, Method, Variant
+from lcg.benchmarks.tasks import Edit, Generate, Task, Tradeoff, Unconditional, parse_task
+from lcg.benchmarks.world import AvatarWorld
 from lcg.data.store import LatentStore
 from lcg.generators.base import Generator, weights_sha256
-from lcg.guidance import And, Formula, Not, parse
+from lcg.guidance import Formula, parse
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.reference import marginals
-from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline, load
+from lcg.pipeline import CLASSIFIER, PRIOR, load
 from lcg.settings import Editing, Guidance, Sampling
-
-TUNING_SEED = 1_000
-"""A repetition that is never measured: what baselines are tuned on."""
 
 NOTES = (
     "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes, and "
@@ -54,34 +50,6 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured, per task and seed.
-
-    Args:
-        samples: images per formula.
-        unconditional: images of the prior, and images reconstructed.
-        sources: images edited.
-        references: real images that samples are compared with.
-        neighbours: real latents among which the nearest is sought.
-        tuning: images on which baselines are tuned per task.
-        shown: images in a contact sheet of a formula; the prior shows twice as many, a strip a quarter.
-    """
-
-    samples: int = 256
-    unconditional: int = 2048
-    sources: int = 128
-    references: int = 2048
-    neighbours: int = 16_384
-    tuning: int = 64
-    shown: int = 16
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 2:
-                raise ValueError(f"`{name}` must be at least 2, got {value}")
-
-
 def bench_job(
     tasks: list[str],
     out: str = "runs/demo/bench",
@@ -92,11 +60,12 @@ def bench_job(
     judge: str | None = None,
     seeds: list[int] = [0],  # noqa: B006 (never changed; the default is the help)
     source_formula: str = "~glasses & ~beard & ~smile & ~hat & ~long_hair",
-    sizes: Sizes = Sizes(),
+    sizes: Sizes = Sizes(),  # noqa: B008
     sampling: Sampling = Sampling(),  # noqa: B008
     guidance: Guidance = Guidance(),  # noqa: B008
     editing: Editing = Editing(),  # noqa: B008
     compare: dict[str, Guidance] = {},  # noqa: B006 (never changed)
+    baselines: dict[str, Baseline] = {},  # noqa: B006
     title: str = "Latent classifier guidance on the embedded avatars",
     commands: list[str] = [],  # noqa: B006
 ) -> None:
@@ -105,7 +74,7 @@ def bench_job(
     Writes OUT/results.csv, OUT/pictures/*.png, OUT/pictures.json and OUT/provenance.json; `lcg report OUT` shows them.
 
     Args:
-        tasks: unconditional, reconstruction, generate/FORMULA, edit/EDIT EDIT ...
+        tasks: unconditional, reconstruction, generate/FORMULA, edit/EDIT EDIT ..., tradeoff/EDIT EDIT ...
         out: folder for the results.
         store: the latent store that prior and classifiers were fitted on.
         prior: checkpoint of the prior.
@@ -119,6 +88,7 @@ def bench_job(
         guidance: how strongly formulas guide.
         editing: how edits are made.
         compare: other settings of the guidance to run the formulas with, by the name they shall have.
+        baselines: competing methods by the name they shall have, such as `lace: {class_path: lcg.baselines.LACE}`.
         title: of the report.
         commands: what leads to these results, for the report.
     """
@@ -153,15 +123,26 @@ def bench_job(
         "editing": asdict(editing),
         "sources": str(conditions),
         **{f"guidance of {name}": asdict(other) for name, other in compare.items()},
+        **{f"baseline {name}": options_of(baseline) for name, baseline in baselines.items()},
     }
+    taken = {"lcg", "prior", "gaussian", "generator", "real", "all", *compare}
+    if again := taken & {*baselines}:
+        raise ValueError(f"`baselines` must have names of their own, got {sorted(again)[0]!r}; rename it")
+    training = Training(
+        pipeline.statistics.standardise(data.latents()),
+        labels,
+        pipeline.schema,
+        pipeline.generator,
+        pipeline.statistics,
+        pipeline.denoiser,
+        pipeline.denoiser.schedule,
+        pipeline.classifier,
+        data.fingerprint,
+    )
+    competitors = [Competitor(pipeline, baseline.fit(training), name) for name, baseline in baselines.items()]
     cells = Cells(Path(out), settings)
-    z_0 = pipeline.statistics.standardise(data.latents())
     variants = [Variant(replace(pipeline, guidance=other), name) for name, other in compare.items()]
-    methods: list[Method] = [
-        LCG(pipeline),
-        *variants,
-        Arithmetic(pipeline, LatentArithmetic.fit(z_0, labels, pipeline.schema)),
-    ]
+    methods: list[Method] = [LCG(pipeline), *variants, *competitors]
     bench = Benchmark(pipeline, evaluator, methods, conditions, sizes, cells)
     skipped = [
         f"{method.name} has no answer to {task.name} and is left out there."
@@ -193,153 +174,6 @@ def bench_job(
     print(f"{len(cells.rows)} rows in {cells.folder / 'results.csv'}")
 
 
-class Benchmark:
-    """Runs tasks and keeps what they give.
-
-    Args:
-        pipeline: what is measured.
-        evaluator: what measures.
-        methods: what is compared.
-        conditions: what holds for the sources of edits.
-        sizes: how much is measured.
-        cells: where results go.
-    """
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        evaluator: Evaluator,
-        methods: list[Method],
-        conditions: Formula,
-        sizes: Sizes,
-        cells: Cells,
-    ) -> None:
-        self.pipeline, self.evaluator, self.methods = pipeline, evaluator, methods
-        self.conditions, self.sizes, self.cells = conditions, sizes, cells
-
-    def run(self, task: Task, seed: int, show: bool) -> None:
-        """Measures a task once for each method; with pictures if `show`."""
-        if isinstance(task, Unconditional):
-            self.unconditional(seed, show)
-        elif isinstance(task, Reconstruction):
-            self.reconstruction(seed, show)
-        elif isinstance(task, Generate):
-            self.generate(task, seed, show)
-        else:
-            self.edit(task, seed, show)
-
-    def unconditional(self, seed: int, show: bool) -> None:
-        """Samples of the prior beside real images and beside a normal distribution of latents."""
-        count, name, evaluator = self.sizes.unconditional, "unconditional", self.evaluator
-
-        def samples() -> Iterator[tuple[str, Figure]]:
-            z_0, cost = timed(lambda: self.pipeline.sample(seed_range(seed, count)), count)
-            yield from named(name, (*evaluator.unconditional(z_0), cost))
-
-        def sheet() -> tuple[Image.Image, str, str]:
-            images = self.pipeline.decode(self.pipeline.sample(seed_range(seed, 2 * self.sizes.shown)))
-            caption = f"The first {len(images)} samples of the diffusion prior, unguided, not chosen."
-            return contact_sheet(images, 8), "Samples of the prior", caption
-
-        self.cells.measure("prior", name, seed, samples, ("sampling",))
-        self.cells.measure("gaussian", name, seed, lambda: named(name, evaluator.gaussian(seed)))
-        self.cells.measure("real", name, seed, lambda: named(name, evaluator.unconditional_floor(seed)))
-        if show:
-            self.cells.picture(name, "prior", name, sheet, ("sampling",))
-
-    def reconstruction(self, seed: int, show: bool) -> None:
-        """The ceiling: unseen renders, and what is left of them after encoding and decoding."""
-        count, name, evaluator = self.sizes.unconditional, "reconstruction", self.evaluator
-
-        def sheet() -> tuple[Image.Image, str, str]:
-            real = evaluator.world.real("uniform", 8, f"reconstruction-{seed}").images
-            images = np.concatenate([real, self.pipeline.decode(self.pipeline.encode(real))])
-            caption = "Above: fresh renders. Below: what the generator makes of their latents."
-            return contact_sheet(images, len(real)), "Reconstructions", caption
-
-        self.cells.measure("real", name, seed, lambda: named(name, evaluator.renders(count, seed)))
-        self.cells.measure("generator", name, seed, lambda: named(name, evaluator.reconstructions(count, seed)))
-        if show:
-            self.cells.picture(name, "generator", name, sheet)
-
-    def generate(self, task: Generate, seed: int, show: bool) -> None:
-        """Samples of a formula by every method, beside real images that satisfy it."""
-        count = self.sizes.samples
-        for method in (m for m in self.methods if m.can(task)):
-            depends = ("sampling", f"guidance of {method.name}" if isinstance(method, Variant) else "guidance")
-            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
-
-            def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
-                tune()
-                z_0, cost = timed(lambda: method.generate(task, seed_range(seed, count)), count)
-                figures = (*self.evaluator.generated(task, z_0), *method.diagnostics(), cost)
-                yield from named(task.name, figures)
-
-            def sheet(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
-                tune()
-                images = self.pipeline.decode(method.generate(task, seed_range(seed, self.sizes.shown)))
-                caption = f"The first {len(images)} samples, not chosen. {method.chosen(task)}".strip()
-                return contact_sheet(images, 4), str(task.formula), caption
-
-            self.cells.measure(method.name, task.name, seed, samples, depends)
-            if show:
-                self.cells.picture("formula", method.name, task.name, sheet, depends)
-        self.cells.measure("real", task.name, seed, lambda: named(task.name, self.evaluator.real(task, count, seed)))
-
-    def edit(self, task: Edit, seed: int, show: bool) -> None:
-        """A sequence of edits by every method, each step measured."""
-        count, depends = self.sizes.sources, ("editing", "sampling", "sources")
-        for method in (m for m in self.methods if m.can(task)):
-            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
-
-            def sequence(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
-                tune()
-                real, z_0 = self.sources(task, f"sources-{seed}", count)
-                edited, cost = timed(lambda: method.edit(task, z_0, real.labels), count * len(task.edits))
-                for part, z in zip(task.steps(), edited, strict=True):
-                    yield from named(part.name, (*self.evaluator.edited(part, real, z), cost))
-
-            def strip(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
-                tune()
-                real, z_0 = self.sources(task, f"sources-{seed}", max(2, self.sizes.shown // 4))
-                edited = method.edit(task, z_0, real.labels)
-                frames = [real.images, self.pipeline.decode(z_0), *(self.pipeline.decode(z) for z in edited)]
-                caption = f"The first sources, not chosen; each edit on top of the ones before. {method.chosen(task)}"
-                image = strips(np.stack(frames, axis=1), ["source", "reconstruction", *task.words])
-                return image, ", then ".join(task.words), caption.strip()
-
-            self.cells.measure(method.name, task.name, seed, sequence, depends)
-            if show:
-                self.cells.picture("edit", method.name, task.name, strip, depends)
-
-    def sources(self, task: Edit, split: str, count: int) -> tuple[RealSet, Tensor]:
-        """Renders to edit, none of which has an edit already, and their standardised latents."""
-        real = self.evaluator.world.real("uniform", count, split, sources_of(task, self.conditions))
-        return real, self.pipeline.encode(real.images)
-
-    def tuning_score(self, method: Method, whole: Generate | Edit, task: Generate | Edit) -> float:
-        """Joint accuracy, or success of the last edit, on the validation split.
-
-        Args:
-            method: as it stands.
-            whole: the task that is measured; it chooses the sources.
-            task: the same, or the first steps of a sequence of edits.
-        """
-        count = self.sizes.tuning
-        if isinstance(task, Generate):
-            figures = self.evaluator.generated(task, method.generate(task, seed_range(TUNING_SEED, count)))
-            return next(f.value for f in figures if f.metric == "joint_accuracy")
-        assert isinstance(whole, Edit)
-        real, z_0 = self.sources(whole, "tuning", count)
-        figures = self.evaluator.edited(task, real, method.edit(task, z_0, real.labels)[-1])
-        return next(f.value for f in figures if f.metric == "edit_success")
-
-
-def sources_of(task: Edit, conditions: Formula) -> Formula:
-    """What holds for the sources of a sequence of edits: the conditions, and not one of the edits."""
-    return And((conditions, *(Not(edit) for edit in task.edits)))
-
-
 def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, sizes: Sizes) -> None:
     """Finds what a benchmark cannot measure before anything is measured.
 
@@ -363,15 +197,33 @@ def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, si
         if isinstance(task, Generate):
             pipeline.term(task.formula)
             world.check_exists(task.formula)
-        if isinstance(task, Edit):
+        if isinstance(task, Edit | Tradeoff):
+            edit = task if isinstance(task, Edit) else task.edit
             binary = {a.name for a in world.schema.of_kind("binary")}
-            names = [name for edit in task.edits for name in edit.attributes]
+            names = [name for literal in edit.edits for name in literal.attributes]
             if len(set(names)) != len(names) or not set(names) <= binary:
                 raise ValueError(
                     f"the edits of {task.name!r} must each change another binary attribute, one of "
                     f"{', '.join(sorted(binary))}; use `lcg edit` for others"
                 )
-            world.check_exists(sources_of(task, conditions))
+            world.check_exists(sources_of(edit, conditions))
+
+
+def options_of(baseline: Baseline) -> dict[str, Any]:
+    """What a baseline's results depend on, before it is fitted: its class, its options, the bytes of its checkpoint."""
+    options = {k: v for k, v in vars(baseline).items() if _is_plain(v)}
+    checkpoint = Path(str(options.get("checkpoint", "")))
+    if checkpoint.is_file():
+        options["checkpoint_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return {"class": f"{type(baseline).__module__}.{type(baseline).__qualname__}", **options}
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def never_seen(task: Task, labels: Tensor) -> list[str]:
@@ -380,21 +232,7 @@ def never_seen(task: Task, labels: Tensor) -> list[str]:
         return [] if bool(task.formula.holds(labels).any()) else [task.name]
     if isinstance(task, Edit):
         return [p.name for p in task.steps() if not bool(torch.stack([e.holds(labels) for e in p.edits]).all(0).any())]
+    if isinstance(task, Tradeoff):
+        last = never_seen(task.edit, labels)[-1:]
+        return [task.name] if last == [task.edit.name] else []
     return []
-
-
-def seed_range(seed: int, count: int) -> range:
-    """The samples' seeds of a repetition; repetitions share none."""
-    return range(seed * 1_000_000, seed * 1_000_000 + count)
-
-
-def named(task: str, figures: Iterable[Figure]) -> Iterator[tuple[str, Figure]]:
-    """Every figure with its task."""
-    return ((task, figure) for figure in figures)
-
-
-def timed(make: Callable[[], Any], count: int) -> tuple[Any, Figure]:
-    """What `make` gives, and its seconds per sample."""
-    started = time.perf_counter()
-    made = make()
-    return made, Figure("seconds_per_sample", (time.perf_counter() - started) / count, float("nan"), count)

@@ -1,6 +1,7 @@
 """The methods that a benchmark compares, behind one contract: generate latents for a formula, edit latents.
 
-Each may tune itself on a validation split before it is measured. lcg does not: its settings are the same for all tasks.
+A baseline is tuned on a validation split before it is measured, for every task and every step of a sequence anew, over
+its own grid of strengths. lcg is not: its settings are the same for all tasks.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from lcg.baselines.latent_arithmetic import LatentArithmetic
+from lcg.baselines.contract import Baseline
 from lcg.benchmarks.evaluator import Figure
 from lcg.benchmarks.tasks import Edit, Generate
-from lcg.guidance import Atom, Not
+from lcg.diffusion import generators
+from lcg.editing.contract import EditRequest, edit_together
 from lcg.pipeline import Draw, Pipeline
-
-STEPS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
-"""The grid on which latent arithmetic is tuned, in mean differences."""
 
 
 class Method(ABC):
@@ -26,9 +25,11 @@ class Method(ABC):
 
     Attributes:
         name: in `results.csv`.
+        strengths: at which its trade-off between success and preservation is measured.
     """
 
     name: str
+    strengths: tuple[float, ...]
 
     def can(self, task: Generate | Edit) -> bool:
         """Whether the method has an answer to this task at all."""
@@ -45,6 +46,10 @@ class Method(ABC):
     @abstractmethod
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
         """Standardised latents (N, *latent) after each edit of the sequence; labels (N, A) are the sources' own."""
+
+    @abstractmethod
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
+        """Standardised latents (N, *latent) after all edits, made with this strength."""
 
     def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:  # noqa: B027 (optional)
         """Adapts itself to a task, once; `score(task)` measures it as it stands on the validation split."""
@@ -64,6 +69,7 @@ class LCG(Method):
 
     def __init__(self, pipeline: Pipeline, name: str = "lcg") -> None:
         self.pipeline, self.name = pipeline, name
+        self.strengths = pipeline.editor().strengths
         self._last: Draw | None = None
 
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
@@ -84,6 +90,9 @@ class LCG(Method):
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
         return [result.z_0 for result in self.pipeline.edit_latents(z_0, task.words, labels)]
 
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
+        return edit_together(self.pipeline.editor(range(len(z_0))), z_0, task.edits, labels, strength).z_0
+
 
 class Variant(LCG):
     """Latent classifier guidance with other settings of its guidance, to be compared; formulas only."""
@@ -92,46 +101,49 @@ class Variant(LCG):
         return isinstance(task, Generate)
 
 
-class Arithmetic(Method):
-    """Latent arithmetic: samples of the prior, or sources, moved along mean differences; its step tuned per task."""
+class Competitor(Method):
+    """A baseline: its strength tuned on the validation split, per task and step.
 
-    name = "arithmetic"
+    Args:
+        pipeline: gives samples of the prior, from which some methods start.
+        baseline: fitted.
+        name: in `results.csv`.
+    """
 
-    def __init__(self, pipeline: Pipeline, arithmetic: LatentArithmetic) -> None:
-        self.pipeline, self.arithmetic = pipeline, arithmetic
-        self.steps: dict[str, float] = {}  # by task
+    def __init__(self, pipeline: Pipeline, baseline: Baseline, name: str) -> None:
+        self.pipeline, self.baseline, self.name = pipeline, baseline, name
+        self.strengths = baseline.strengths
+        self.tuned: dict[str, float] = {}  # by task
         self._samples: tuple[tuple[int, ...], Tensor] = ((), Tensor())
 
     def can(self, task: Generate | Edit) -> bool:
-        """Directions exist for literals: conjunctions of them, and edits."""
-        if isinstance(task, Edit):
-            return True
-        return all(
-            isinstance(f, Atom) or (isinstance(f, Not) and isinstance(f.operand, Atom))
-            for f, _ in task.formula.conjuncts
-        )
+        return isinstance(task, Edit) or self.baseline.can_generate(task.formula)
 
     def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
         if self._samples[0] != tuple(seeds):  # tuning asks for the same samples again and again
             self._samples = (tuple(seeds), self.pipeline.sample(seeds))
-        self.arithmetic.step = self.steps.get(task.name, 1.0)
-        return self.arithmetic.generate(task.formula, self._samples[1])
+        strength = self.tuned.get(task.name, 1.0)
+        return self.baseline.generate(task.formula, self._samples[1], generators(seeds), strength)
 
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
-        return [self.arithmetic.move(z_0, part.edits, self.steps.get(part.name, 1.0)) for part in task.steps()]
+        return [self.edit_at(part, z_0, labels, self.tuned.get(part.name, 1.0)) for part in task.steps()]
+
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
+        return self.baseline.edit(z_0, EditRequest(task.edits, labels, strength)).z_0
 
     def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:
         for part in (task,) if isinstance(task, Generate) else task.steps():
-            if part.name in self.steps:
+            if part.name in self.tuned:
                 continue
 
-            def at(step: float, part: Generate | Edit = part) -> float:
-                self.steps[part.name] = step
+            def at(strength: float, part: Generate | Edit = part) -> float:
+                self.tuned[part.name] = strength
                 return score(part)
 
-            self.steps[part.name] = self.arithmetic.tune(STEPS, at)
+            scores = {strength: at(strength) for strength in sorted(self.strengths)}
+            self.tuned[part.name] = max(scores, key=scores.__getitem__)  # of equally good ones the gentlest
 
     def chosen(self, task: Generate | Edit) -> str:
         parts = (task,) if isinstance(task, Generate) else task.steps()
-        steps = ", ".join(f"{self.steps[part.name]:g}" for part in parts if part.name in self.steps)
-        return f"Step tuned on a validation split: {steps}." if steps else ""
+        found = ", ".join(f"{self.tuned[part.name]:g}" for part in parts if part.name in self.tuned)
+        return f"Strength tuned on a validation split: {found}." if found else ""

@@ -33,6 +33,7 @@ TEMPLATE = "template.html.j2"
 UNDER_PICTURES = {
     "unconditional": ("frechet_distance",),
     "formula": ("joint_accuracy", "sharp"),
+    "comparison": (),
     "edit": ("edit_success", "kept_fine"),
     "reconstruction": (),
 }
@@ -41,8 +42,8 @@ UNDER_PICTURES = {
 def report_job(directory: str, out: str | None = None) -> None:
     """Writes a benchmark's results as one self-contained HTML page, which can be sent to anybody and opens anywhere.
 
-    Pictures come first (samples, formulas with the methods side by side, edits), then a table per group of tasks, then
-    what it takes to reproduce them. The page only shows what `lcg bench` has written.
+    Pictures come first (samples, formulas with the methods side by side, all methods on the same sources, edits), then
+    a table per group of tasks, then what it takes to reproduce them. The page only shows what `lcg bench` has written.
 
     Args:
         directory: of the benchmark, with results.csv, provenance.json and pictures.json.
@@ -85,6 +86,7 @@ def render(directory: Path) -> str:
         widths=sorted({p.width for p in pictures}),
         sections=sections(results, claims),
         glossary=glossary(results),
+        methods=len(results.methods),
         rows=results.rows,
         label_of=label_of,
     )

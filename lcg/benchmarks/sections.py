@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lcg.benchmarks.estimates import FLOOR, Results
-from lcg.benchmarks.plots import Series, dumbbells, key, lines
+from lcg.benchmarks.plots import Curve, Point, Series, dumbbells, key, lines, trade_off
 from lcg.benchmarks.tables import METRICS, Table, by_attribute, by_method, chains, describe, families, label_of
+
+OURS = "lcg"
+AXES = ("joint_accuracy", "kept_fine")
+"""What a trade-off is between; its points are joint_accuracy/STRENGTH and kept_fine/STRENGTH."""
+LINES = 6
+"""Methods in a chart of lines: with more, their marks and bars run into each other."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A group of tasks: an explanation, charts with their legend, tables."""
+    """A group of tasks: an explanation, charts with their legend, tables. Charts side by side, or each `alone`."""
 
     id: str
     heading: str
@@ -31,21 +38,25 @@ class Section:
     zero_shot: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     charts_text: str = ""
+    alone: bool = False
     legend: tuple[tuple[str, Markup], ...] = ()
     tables: tuple[Table, ...] = ()
 
 
 def sections(results: Results, claims: frozenset[str]) -> list[Section]:
-    """Formulas, edits, unconditional samples, reconstruction and ceilings, then whatever else was measured."""
+    """Formulas, edits, trade-offs, unconditional samples, reconstruction and ceilings, then whatever was measured."""
     generate = [task for task in results.tasks if task.startswith("generate/")]
     edits = [task for task in results.tasks if task.startswith("edit/")]
-    single = [task for task in results.tasks if task not in {*generate, *edits}]
+    trades = [task for task in results.tasks if task.startswith("tradeoff/")]
+    single = [task for task in results.tasks if task not in {*generate, *edits, *trades}]
     single.sort(key=lambda task: {"unconditional": 0, "reconstruction": 1}.get(task, 2))
     found = []
     if generate:
         found.append(_formulas(results, generate, claims))
     if edits:
         found.append(_edits(results, edits, claims))
+    if trades:
+        found.append(_trades(results, trades, claims))
     found.extend(_single(results, task) for task in single)
     return found
 
@@ -78,7 +89,7 @@ def _formulas(results: Results, tasks: Sequence[str], claims: frozenset[str]) ->
 
 def _edits(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Section:
     sequences = chains(tasks)
-    tables, charts, shown = [], [], {}
+    tables, charts, shown, crowded = [], [], {}, False
     for sequence in sequences:
         steps, names = zip(*sequence, strict=True)
         listed = ", ".join(names)
@@ -88,13 +99,15 @@ def _edits(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Se
         headings = [(str(i + 1), name) for i, name in enumerate(names)]
         tables.append(by_method(results, steps, headings, f"Edits {listed}"))
         for metric in ("edit_success", "kept", "kept_fine"):
+            measured = [m for m in results.methods if any(results.get(m, step, metric) for step in steps)]
+            leading = _leading(results, measured, steps, metric)
+            crowded |= len(leading) < len(measured)
             series = [
                 Series(label_of(m), results.methods.index(m), [results.get(m, step, metric) for step in steps])
-                for m in results.methods
-                if any(results.get(m, step, metric) for step in steps)
+                for m in leading
             ]
             if series:
-                shown.update({one.label: one for one in series})
+                shown.update({one.style: one for one in series})
                 label = describe(metric).label
                 heading = label if len(sequences) == 1 else f"{listed}: {label}"
                 charts.append(
@@ -107,10 +120,92 @@ def _edits(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Se
         "image only if all of them are there and everything else has stayed.",
         zero_shot=tuple(name_of(task) for task in tasks if task in claims),
         charts=tuple(charts),
-        charts_text="Shares along the sequence; bars are one standard error.",
-        legend=tuple((label, key(one)) for label, one in shown.items()),
+        charts_text="Shares along the sequence; bars are one standard error."
+        + (
+            f" A chart has room for {LINES} methods: lcg, and those with the highest mean over its steps. The tables "
+            "have all."
+            if crowded
+            else ""
+        ),
+        legend=tuple((one.label, key(one)) for _, one in sorted(shown.items())),
         tables=_present(*tables, *_by_attribute(results, tasks)),
     )
+
+
+def _leading(results: Results, methods: Sequence[str], steps: Sequence[str], metric: str) -> list[str]:
+    """lcg and the methods with the highest means over the steps, as many as a chart can show, in their own order.
+
+    A method that was not measured at every step comes after all that were: the steps that it lacks are the hard ones.
+    """
+
+    def standing(method: str) -> tuple[bool, int, float]:
+        values = [e.value for step in steps if (e := results.get(method, step, metric)) is not None]
+        return method == OURS, len(values), sum(values) / len(values)
+
+    kept = set(sorted(methods, key=standing, reverse=True)[:LINES])
+    return [m for m in methods if m in kept]
+
+
+def _trades(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Section:
+    headings = [("zero-shot" if task in claims else "", name_of(task)) for task in tasks]
+    table = by_method(results, tasks, headings, "By edits and method")
+    across, up = (describe(metric).label for metric in AXES)
+    charts, shown = [], {}
+    for task in tasks:
+        curves = [
+            Curve(label_of(m), i, points)
+            for i, m in enumerate(results.methods)
+            if (points := _points(results, m, task))
+        ]
+        if curves:
+            shown.update({one.style: one for one in curves})
+            title = f"{name_of(task)}: {across} against {up} by method, a line through its strengths"
+            charts.append(Chart(name_of(task), trade_off(curves, across, up, title)))
+    return Section(
+        id="trade-off",
+        heading="Trade-off",
+        text="The stronger an edit, the more of what was asked for is there and the less of all else is kept. So every "
+        "method makes the same edits of the same sources at many strengths, each in its own unit, and what counts is "
+        "the area that its points dominate, whichever strength it would have chosen.",
+        zero_shot=tuple(name_of(task) for task in tasks if task in claims),
+        charts=tuple(charts),
+        charts_text="A mark is a method at one strength, a line joins its strengths in their order, and the best is at "
+        "the top right. "
+        + (f"Shaded: the area that {shown[0].label} dominates. " if 0 in shown else "")
+        + "Pointing at a method or its name makes it stand out; the numbers of every mark are at the end of the page.",
+        alone=True,
+        legend=tuple((one.label, key(one)) for _, one in sorted(shown.items())),
+        tables=_present(table),
+    )
+
+
+def _points(results: Results, method: str, task: str) -> list[Point]:
+    """A method's points in the order of its strengths, where both axes were measured.
+
+    Raises:
+        ValueError: a metric of the curve does not end in a number.
+    """
+    points = []
+    for metric in results.metrics([task]):
+        axis, _, strength = metric.partition("/")
+        if axis != AXES[0] or not strength:
+            continue
+        across, up = results.get(method, task, metric), results.get(method, task, f"{AXES[1]}/{strength}")
+        if across is not None and up is not None:
+            points.append(Point(_strength(strength, metric, task), across, up))
+    return sorted(points, key=lambda point: point.strength)
+
+
+def _strength(text: str, metric: str, task: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise ValueError(
+            f"results.csv: a metric of {task} must end in the strength, such as {AXES[0]}/0.5, got {metric!r}"
+        )
+    return strength
 
 
 def _single(results: Results, task: str) -> Section:

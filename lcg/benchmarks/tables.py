@@ -11,6 +11,8 @@ from typing import Literal
 from lcg.benchmarks.estimates import FLOOR, Estimate, Results
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+EVERY = "all"
+"""The method of a picture that shows all of them."""
 MINUS = "\N{MINUS SIGN}"  # as wide as a plus, and read aloud as what it is
 
 LABELS = MappingProxyType(
@@ -19,6 +21,22 @@ LABELS = MappingProxyType(
         "arithmetic": "latent arithmetic",
         "prior": "prior",
         "gaussian": "Gaussian latents",
+        "probe": "linear probe (DiffAE)",
+        "interfacegan": "InterFaceGAN",
+        "lace": "LACE, ODE",
+        "lace_langevin": "LACE, Langevin",
+        "styleflow": "StyleFlow",
+        "gradctrl": "GradCtrl",
+        "potential_flow": "potential flow",
+        "composable": "Composable Diffusion",
+        "composable_mcmc": "Composable Diffusion + MCMC",
+        "ppgn": "PPGN",
+        "energy": "energy guidance",
+        "pca": "PCA",
+        "sefa": "SeFa",
+        "householder": "Householder",
+        "jacobian": "Jacobian",
+        EVERY: "all methods",
         FLOOR: "real images",
     }
 )
@@ -93,6 +111,20 @@ METRICS = MappingProxyType(
             "mean absolute difference of pixels outside the region that the edit may change, on a scale of 0 to 1",
         ),
         "identity": Metric("identity", "higher", 3, "similarity of the person before and after"),
+        "pareto_area": Metric(
+            "trade-off area",
+            "higher",
+            3,
+            "share of the square of joint accuracy and kept, fine that a method dominates with all its strengths "
+            "(hypervolume); 1 if some strength makes every edit and keeps everything else",
+        ),
+        "pareto_behind": Metric(
+            "behind lcg",
+            None,
+            3,
+            "the trade-off area of lcg less that of the method, on the same sources; its error comes from resampling "
+            "the sources, for both methods alike",
+        ),
         "accuracy": Metric("accuracy", "higher", 3, "share of images in which the judge finds the wanted value"),
         "marginal": Metric("share", None, 3, "share of images in which the judge finds the attribute"),
         "psnr": Metric("PSNR, dB", "higher", 1, "peak signal to noise ratio of reconstructions, on pixels"),

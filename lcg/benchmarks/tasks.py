@@ -5,6 +5,8 @@ reconstruction                      encode and decode: the ceiling of everything
 generate/glasses & ~beard           samples that satisfy a formula
 edit/+beard +glasses -hat           a sequence of edits; each step is a task of its own in the results:
                                     edit/+beard, edit/+beard+glasses, edit/+beard+glasses-hat
+tradeoff/+beard +glasses -hat       all of these edits at once, at every strength of a method: success against
+                                    preservation
 """
 
 from __future__ import annotations
@@ -56,14 +58,25 @@ class Edit:
         return tuple(Edit(self.words[:k], self.edits[:k]) for k in range(1, len(self.words) + 1))
 
 
-Task = Unconditional | Reconstruction | Generate | Edit
+@dataclass(frozen=True)
+class Tradeoff:
+    """Edits at every strength that a method has."""
+
+    edit: Edit
+
+    @property
+    def name(self) -> str:
+        return f"tradeoff/{''.join(self.edit.words)}"
+
+
+Task = Unconditional | Reconstruction | Generate | Edit | Tradeoff
 
 
 def parse_task(text: str, schema: Schema) -> Task:
     """Reads a task.
 
     Raises:
-        ValueError: it is none of the four kinds, or its formula or edits cannot be read.
+        ValueError: it is none of the five kinds, or its formula or edits cannot be read.
     """
     kind, _, what = text.partition("/")
     if text == "unconditional":
@@ -72,10 +85,11 @@ def parse_task(text: str, schema: Schema) -> Task:
         return Reconstruction()
     if kind == "generate" and what.strip():
         return Generate(parse(what, schema))
-    if kind == "edit" and what.split():
+    if kind in ("edit", "tradeoff") and what.split():
         words = tuple(word if word[0] in "+-" or "=" in word else f"+{word}" for word in what.split())
-        return Edit(words, tuple(parse_edit(word, schema) for word in words))
+        edit = Edit(words, tuple(parse_edit(word, schema) for word in words))
+        return edit if kind == "edit" else Tradeoff(edit)
     raise ValueError(
-        f"`tasks` has {text!r}; expected unconditional, reconstruction, generate/FORMULA or edit/EDIT EDIT ..., "
-        "such as 'edit/+beard +glasses'"
+        f"`tasks` has {text!r}; expected unconditional, reconstruction, generate/FORMULA, edit/EDIT EDIT ... or "
+        "tradeoff/EDIT EDIT ..., such as 'edit/+beard +glasses'"
     )

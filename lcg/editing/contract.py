@@ -111,6 +111,21 @@ def edit_sequence(
     return [result(standing(edits[:k])) for k in range(1, len(edits) + 1)]
 
 
+def edit_together(
+    editor: Editor,
+    z_0: Tensor,
+    edits: Sequence[Formula],
+    labels: Tensor | None = None,
+    strength: float | Tensor | None = None,
+) -> EditResult:
+    """All edits at once, as the last step of `edit_sequence` has them."""
+    wanted = standing(edits)
+    alone = None
+    if editor.keeps_details and len(wanted) > 1:
+        alone = tuple(editor.edit(z_0, EditRequest((edit,), labels, strength)).z_0 for edit in wanted)
+    return editor.edit(z_0, EditRequest(wanted, labels, strength, alone))
+
+
 def standing(edits: Sequence[Formula]) -> tuple[Formula, ...]:
     """The edits that still stand: of several that speak of one attribute, the last."""
     return tuple(e for k, e in enumerate(edits) if not any({*e.attributes} & {*f.attributes} for f in edits[k + 1 :]))

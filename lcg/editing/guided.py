@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lcg.diffusion import DDIM, Denoiser, Sampler, diffuse, randn
+from lcg.diffusion import DDIM, Denoiser, Sampler, diffuse, generators, randn
 from lcg.diffusion.noise import Randomness
 from lcg.editing.contract import Editor, EditRequest, EditResult
 from lcg.guidance import (
@@ -85,7 +85,9 @@ class GuidedEditor(Editor):
         layers: weights of the guidance on the layers of latents (L, ...), such as W+; None for all alike.
         dependence: how several edits are read: `independent`, as an edit may ask for what was never seen together, or
             `joint`, exact where it was.
-        randomness: for the starts that draw noise.
+        seeds: for the starts that draw noise: one for all rows, or one per source. Where there are several rows of each
+            source, one after another (as in a strip of strengths), they share its noise. Equal requests give equal
+            results.
 
     Raises:
         ValueError: a number is out of range, or the sampler cannot do what `start` asks.
@@ -110,7 +112,7 @@ class GuidedEditor(Editor):
         max_step: float | None = None,
         layers: Sequence[float] | None = None,
         dependence: Dependence = "independent",
-        randomness: Randomness = None,
+        seeds: int | Sequence[int] = 0,
     ) -> None:
         if start not in get_args(Start):
             raise ValueError(f"`start` must be one of {', '.join(get_args(Start))}, got {start!r}")
@@ -135,30 +137,45 @@ class GuidedEditor(Editor):
         self.denoiser, self.classifier, self.schema, self.sampler = denoiser, classifier, schema, sampler
         self.weight, self.keep_weight, self.strength = weight, keep_weight, strength
         self.source_mode, self.free, self.dependence = source_mode, free, dependence
-        self.start, self.t_start, self.max_step, self.randomness = start, t_start, max_step, randomness
+        self.start, self.t_start, self.max_step = start, t_start, max_step
+        self.seeds = seeds if isinstance(seeds, int) else tuple(seeds)
         self.layers = None if layers is None else torch.tensor(list(layers), dtype=torch.float64)
 
     def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
         """See `Editor`.
 
         Raises:
-            ValueError: edits that contradict each other, or a strength outside [0, 1].
+            ValueError: edits that contradict each other, a strength outside [0, 1], or seeds of other sources.
         """
         strength = self.strength if request.strength is None else request.strength
         check_strength(strength)
         rows = torch.as_tensor(strength, dtype=z_0.dtype, device=z_0.device).expand(len(z_0))
         terms = self.terms(z_0, request, rows)
         guided = GuidedDenoiser(self.denoiser, terms, self.sampler.schedule, max_step=self.max_step)
-        edited = self.sampler.sample(guided, self.noised(z_0), self.randomness, t_start=self.t_start)
+        randomness = self.randomness(len(z_0))
+        edited = self.sampler.sample(guided, self.noised(z_0, randomness), randomness, t_start=self.t_start)
         untouched = (rows == 0).reshape(-1, *(1,) * (z_0.ndim - 1))
         return EditResult(torch.where(untouched, z_0, edited), request)
 
-    def noised(self, z_0: Tensor) -> Tensor:
+    def randomness(self, rows: int) -> Randomness:
+        """New generators for each request, which it does not share with any other; None where nothing is drawn."""
+        if self.start == "inversion":
+            return None
+        if isinstance(self.seeds, int):
+            return generators([self.seeds] * rows)
+        if not self.seeds or rows % len(self.seeds):
+            raise ValueError(
+                f"`seeds` must be one number, or one per source, got {len(self.seeds)} for {rows} rows; "
+                "use seeds=range(number of sources)"
+            )
+        return generators(seed for seed in self.seeds for _ in range(rows // len(self.seeds)))
+
+    def noised(self, z_0: Tensor, randomness: Randomness = None) -> Tensor:
         """Where sampling starts, (B, *latent) at t_start."""
         if self.start == "inversion":
             assert isinstance(self.sampler, DDIM)  # checked by the constructor
             return self.sampler.invert(self.denoiser, z_0, self.t_start)
-        noise = randn(z_0.shape, self.randomness, dtype=z_0.dtype, device=z_0.device)
+        noise = randn(z_0.shape, randomness, dtype=z_0.dtype, device=z_0.device)
         if self.start == "noise":
             return noise
         t = torch.full((len(z_0),), self.t_start, dtype=z_0.dtype, device=z_0.device)

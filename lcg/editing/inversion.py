@@ -134,7 +134,7 @@ def invert(
     if how not in get_args(How):
         raise ValueError(f"`how` must be one of {', '.join(get_args(How))}, got {how!r}")
     _check_images(generator, x)
-    _check_numbers(steps, lr, tolerance, patience, gain, prior_weight, noise, batch_size)
+    check_numbers(steps, lr, tolerance, patience, gain, prior_weight, noise, batch_size)
     _check_latents(generator, statistics, candidates)
     generator.eval()
     batches, descent, parts = _like(generator, x).split(batch_size), None, []
@@ -343,7 +343,7 @@ def _check_images(generator: Generator, x: Tensor) -> None:
         raise ValueError(f"`x` must be in [-1, 1], got values from {low:g} to {high:g}; pixels / 127.5 - 1 are so")
 
 
-def _check_numbers(
+def check_numbers(
     steps: int,
     lr: float,
     tolerance: float,

@@ -1,7 +1,7 @@
 """An editing session: steps that can be added, weighed, moved, taken back and saved; the source is never lost.
 
-    session = EditSession(z_0, schema).add("+glasses").add("smile").add("-hat")
-    z = session.result(editor)
+    session = EditSession(z_0, schema, editor=editor).add("+glasses").add("smile").add("-hat")
+    z = session.result()
     session.adjust(1, weight=0.5).remove(0).undo()
 
 A session holds the original source and a list of steps, and asks for all steps that still stand of the original source
@@ -15,7 +15,7 @@ with all of them, in the editor's own unit.
 
 Every change makes a new immutable state. `undo` and `redo` walk among states, and a state that an editor has answered
 before is answered from memory. That, and that a session read from a file gives the bits it gave before, is for
-editors that answer alike when asked alike: one whose start draws noise from a generator does not.
+editors that answer alike when asked alike, as `GuidedEditor` does.
 """
 
 import base64
@@ -105,6 +105,7 @@ class EditSession:
         schema: the attributes that edits may name.
         labels: known labels of the sources (B, A), NaN where unknown; None when editors shall find them out.
         strength: how far to go, in the editor's own unit; None for its default.
+        editor: the method, where none is named; may be set later. It is not part of a file.
 
     Raises:
         TypeError: z_0 or labels are neither float32 nor float64, or the strength is no number.
@@ -113,10 +114,15 @@ class EditSession:
     """
 
     def __init__(
-        self, z_0: Tensor, schema: Schema, labels: Tensor | None = None, strength: float | None = None
+        self,
+        z_0: Tensor,
+        schema: Schema,
+        labels: Tensor | None = None,
+        strength: float | None = None,
+        editor: Editor | None = None,
     ) -> None:
         _check_source(z_0, schema, labels)
-        self.schema = schema
+        self.schema, self.editor = schema, editor
         self.z_0 = _copied(z_0)
         self.labels = None if labels is None else _copied(labels)
         self._history, self._position = [State(strength=_strength(strength))], 0
@@ -227,35 +233,38 @@ class EditSession:
 
     # --- results ---
 
-    def result(self, editor: Editor) -> Tensor:
+    def result(self, editor: Editor | None = None) -> Tensor:
         """The sources with all steps that stand, (B, *latent); the sources themselves where none asks for anything.
 
         Args:
-            editor: the method. It is supposed to stay as it is: after a change of its settings, use a new one.
+            editor: the method; None for the session's own. It is supposed to stay as it is: after a change of its
+                settings, use a new one.
 
         Raises:
-            ValueError: the editor has no answer to an edit.
+            ValueError: the editor has no answer to an edit, or there is no editor.
         """
-        return self._result(editor, self._edits(self.steps), self.strength)
+        return self._result(self._editor(editor), self._edits(self.steps), self.strength)
 
-    def frames(self, editor: Editor) -> list[Tensor]:
+    def frames(self, editor: Editor | None = None) -> list[Tensor]:
         """The sources, then the result after each step of the list, len(steps) + 1 times (B, *latent)."""
+        editor = self._editor(editor)
         return [self._result(editor, self._edits(self.steps[:k]), self.strength) for k in range(len(self.steps) + 1)]
 
-    def strip(self, editor: Editor, strengths: Sequence[float]) -> Tensor:
+    def strip(self, strengths: Sequence[float], editor: Editor | None = None) -> Tensor:
         """The current steps at several strengths, in one call of the editor.
 
         Args:
-            editor: the method, one that takes any number of rows.
             strengths: in the editor's own unit; such as `editor.strengths`, or 0 to that of the session.
+            editor: the method, one that takes any number of rows; None for the session's own.
 
         Returns:
             (B, S, *latent).
 
         Raises:
             TypeError: a strength is no number.
-            ValueError: no strengths, one that is negative or not finite, or the editor has no answer to an edit.
+            ValueError: no strengths, one that is negative or not finite, or as `result`.
         """
+        editor = self._editor(editor)
         values = [_number("strengths", value) for value in strengths]
         if not values:
             raise ValueError("`strengths` must hold at least one, got none; such as 0, 0.5, 1")
@@ -269,6 +278,12 @@ class EditSession:
 
         made = _edited(editor, z_0, labels, self.edits, strength, alone)
         return made.unflatten(0, (len(self.z_0), count)).clone()
+
+    def _editor(self, editor: Editor | None) -> Editor:
+        chosen = self.editor if editor is None else editor
+        if chosen is None:
+            raise ValueError("`editor` must be given, as the session has none of its own; name it, or set `.editor`")
+        return chosen
 
     def _result(self, editor: Editor, edits: tuple[Formula, ...], strength: float | None) -> Tensor:
         made = self._made.setdefault(editor, OrderedDict())

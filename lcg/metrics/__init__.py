@@ -6,6 +6,7 @@ measured in `lcg.metrics.calibration`.
 
 from lcg.metrics.accuracy import attribute_accuracy, proportion
 from lcg.metrics.frechet import frechet_between, frechet_distance, moments
+from lcg.metrics.pareto import pareto_area, pareto_bootstrap
 from lcg.metrics.preservation import edit_success, kept, l1_outside
 from lcg.metrics.reference import effective_sample_size, marginal_weights, marginals
 from lcg.metrics.sharpness import NearestReal
@@ -22,5 +23,7 @@ __all__ = [
     "marginal_weights",
     "marginals",
     "moments",
+    "pareto_area",
+    "pareto_bootstrap",
     "proportion",
 ]

@@ -17,7 +17,6 @@ from torch import Tensor
 from lcg import __version__
 from lcg.checkpoint import LoadedNetwork
 from lcg.data.datamodule import LatentDataModule
-from lcg.diffusion import generators
 from lcg.editing import edit_sequence
 from lcg.guidance import parse_edit
 from lcg.modules.writer import EditWriter
@@ -95,8 +94,8 @@ class EditorModule(LightningModule):
                 "as configs/editor/avatars.yaml does, or use Trainer(inference_mode=False)"
             )
         z_0, index = batch["z_0"], batch["index"]
-        randomness = generators([self.seed + number for number in index.tolist()])
-        editor = self.editing.build(self.denoiser, self.classifier, randomness)
+        seeds = [self.seed + number for number in index.tolist()]
+        editor = self.editing.build(self.denoiser, self.classifier, seeds)
         results = edit_sequence(editor, z_0, self.parsed, batch["labels"])
         return {"index": index, "z_0": z_0, "edited": torch.stack([result.z_0 for result in results], dim=1)}
 

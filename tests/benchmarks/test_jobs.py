@@ -4,16 +4,22 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lcg import cli
+from lcg.baselines import LACE, Baseline, LatentArithmetic, Training
+from lcg.baselines.contract import strength_per_row
+from lcg.benchmarks.benchmark import Sizes
 from lcg.benchmarks.cells import Cells
 from lcg.benchmarks.evaluator import Figure
-from lcg.benchmarks.jobs import Sizes, never_seen
+from lcg.benchmarks.jobs import never_seen, options_of
+from lcg.benchmarks.methods import Competitor
 from lcg.benchmarks.tasks import parse_task
 from lcg.data.avatars import SCHEMA
 from lcg.data.store import LatentStore
+from lcg.editing import EditRequest, EditResult, GuidedEditor
 from lcg.metrics.judge import Judge
 from lcg.weights import save_weights
 
@@ -23,6 +29,7 @@ TASKS = [
     "generate/hat & ~beard",
     "generate/beard & long_hair",
     "edit/+beard +glasses",
+    "tradeoff/+beard +glasses",
 ]
 SIZES = {
     "samples": 20,
@@ -32,6 +39,7 @@ SIZES = {
     "neighbours": 64,
     "tuning": 4,
     "shown": 4,
+    "compared": 3,
 }
 
 
@@ -56,11 +64,14 @@ def few_renders() -> object:
         yield
 
 
-def bench(demo, out: Path, judge: str, *more: str, tasks: list[str] = TASKS) -> int:
+ARITHMETIC = '{"arithmetic": {"class_path": "lcg.baselines.LatentArithmetic"}}'
+
+
+def bench(demo, out: Path, judge: str, *more: str, tasks: list[str] = TASKS, baselines: str = ARITHMETIC) -> int:
     sizes = [word for name, value in SIZES.items() for word in (f"--sizes.{name}", str(value))]
     few = ("--sampling.steps", "5", "--editing.steps", "5")
     words = ("--tasks", json.dumps(tasks), "--out", str(out), "--store", demo.store, "--judge", judge)
-    return cli.main(["bench", *words, *demo.networks, *sizes, *few, *more])
+    return cli.main(["bench", *words, *demo.networks, *sizes, *few, "--baselines", baselines, *more])
 
 
 def results(out: Path) -> list[dict[str, str]]:
@@ -95,7 +106,15 @@ def test_the_results_are_tidy_and_complete(done: Path) -> None:
         "generate/beard & long_hair": {"lcg", "arithmetic", "real"},
         "edit/+beard": {"lcg", "arithmetic"},
         "edit/+beard+glasses": {"lcg", "arithmetic"},
+        "tradeoff/+beard+glasses": {"lcg", "arithmetic"},
     }
+    curve = {(row["method"], row["metric"]): row for row in rows if row["task"] == "tradeoff/+beard+glasses"}
+    for method, strengths in (("lcg", GuidedEditor.strengths), ("arithmetic", LatentArithmetic.strengths)):
+        found = {metric for m, metric in curve if m == method}
+        points = {f"{kind}/{s:g}" for kind in ("joint_accuracy", "kept_fine") for s in strengths}
+        assert found == {*points, "pareto_area", *(["pareto_behind"] if method != "lcg" else [])}
+    areas = [float(curve[m, "pareto_area"]["value"]) for m in ("lcg", "arithmetic")]
+    assert float(curve["arithmetic", "pareto_behind"]["value"]) == pytest.approx(areas[0] - areas[1], abs=1e-9)
     edit = {row["metric"] for row in rows if row["task"] == "edit/+beard+glasses" and row["method"] == "lcg"}
     assert {"edit_success", "joint_accuracy", "kept", "kept_fine", "l1_outside", "seconds_per_sample"} <= edit
 
@@ -108,7 +127,8 @@ def test_what_the_results_were_made_with_is_beside_them(demo, done: Path, judge:
     assert made_by["judge"]["provenance"] == {"trained": "not at all"} and made_by["notes"]
     assert (done / "config.yaml").is_file()
     pictures = json.loads((done / "pictures.json").read_text())
-    assert {p["kind"] for p in pictures} == {"unconditional", "reconstruction", "formula", "edit"}
+    assert {p["kind"] for p in pictures} == {"unconditional", "reconstruction", "formula", "comparison", "edit"}
+    assert [p["method"] for p in pictures if p["kind"] == "comparison"] == ["all"]
     assert all((done / p["file"]).is_file() and p["caption"] for p in pictures)
 
 
@@ -134,7 +154,7 @@ def test_a_finished_benchmark_measures_nothing_again(
     assert measured == [] and (done / "results.csv").read_bytes() == before
     assert [cell.stat().st_mtime_ns for cell in sorted((done / "cells").iterdir())] == times
 
-    rows = {cell: json.loads(cell.read_text()) for cell in cells}
+    rows = {cell: json.loads(cell.read_text()) for cell in cells if cell.suffix == ".json"}
     lost = next(c for c, r in rows.items() if isinstance(r, list) and r[0][:2] == ["lcg", "generate/hat & ~beard"])
     kept = without_clock(done)
     lost.unlink()
@@ -182,7 +202,9 @@ def test_seeds_are_repetitions_with_other_samples(demo, judge: str, tmp_path: Pa
         ((), ["edit/hair_color=red"], "must each change another binary attribute"),
         ((), ["edit/+hat -hat"], "must each change another binary attribute"),
         (("--source_formula", "~hat"), ["edit/-hat"], "holds for no avatar"),
-        (("--editing.tau", "0"), TASKS, "`tau` must be > 0"),
+        (("--editing.strength", "2"), TASKS, "`strength` must be in [0, 1]"),
+        ((), ["tradeoff/+hat -hat"], "must each change another binary attribute"),
+        (("--baselines", ARITHMETIC.replace("arithmetic", "lcg")), TASKS, "names of their own, got 'lcg'"),
         (("--guidance.max_step", "0"), TASKS, "`max_step` must be > 0"),
         (("--sizes.samples", "4"), TASKS, "must be above 6, the judge's features"),
         (("--source_formula", "~hatt"), TASKS, "did you mean 'hat'"),
@@ -224,6 +246,8 @@ def test_combinations_that_no_latent_has_are_found(demo) -> None:
         ("generate/glasses", []),
         ("generate/beard & long_hair", ["generate/beard & long_hair"]),
         ("edit/+glasses +smile +hat", ["edit/+glasses+smile+hat"]),
+        ("tradeoff/+glasses +smile +hat", ["tradeoff/+glasses+smile+hat"]),
+        ("tradeoff/+glasses +smile", []),
     ):
         assert never_seen(parse_task(text, SCHEMA), labels) == names
 
@@ -266,3 +290,64 @@ def test_other_settings_of_the_guidance_are_compared_on_formulas(demo, judge: st
     assert 0.25 <= of["particles", "ess"] <= 1 and of["particles", "log_p_formula"] < 0
     assert ("naive", "ess") not in of and of["naive", "log_p_formula"] == of["lcg", "log_p_formula"]
     assert {"marginal/hat", "marginal/beard"} <= {metric for method, metric in of if method == "lcg"}
+
+
+def test_outcomes_are_stored_image_by_image(tmp_path: Path) -> None:
+    cells, made = Cells(tmp_path, {"always": 1}), []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"present": np.array([[True, False]]), "kept_fine": np.array([[False, True]])}
+
+    first, again = (cells.outcomes("lcg", "tradeoff/+hat", 0, make) for _ in range(2))
+    assert made == [1] and first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    cells.add("lcg", "tradeoff/+hat", 0, [Figure("pareto_area", 0.5, float("nan"), 2)])
+    assert cells.rows == [("lcg", "tradeoff/+hat", "pareto_area", 0.5, None, 2, 0)]
+
+
+def test_what_a_baseline_s_results_depend_on(tmp_path: Path) -> None:
+    plain, probe = options_of(LatentArithmetic()), options_of(LatentArithmetic(direction="probe"))
+    assert plain["class"] == "lcg.baselines.latent_arithmetic.LatentArithmetic" and plain != probe
+    checkpoint = tmp_path / "lace.ckpt"
+    absent = options_of(LACE(checkpoint=str(checkpoint)))
+    hashes = []
+    for content in (b"one", b"two"):
+        checkpoint.write_bytes(content)
+        hashes.append(options_of(LACE(checkpoint=str(checkpoint)))["checkpoint_sha256"])
+    assert "checkpoint_sha256" not in absent and hashes[0] != hashes[1]
+
+
+class Grower(Baseline):
+    """Adds its strength to every latent; knows no formulas."""
+
+    name = "grower"
+    strengths = (0.5, 1.0, 2.0, 3.0)
+
+    def fit(self, training: Training) -> "Grower":
+        return self
+
+    def edit(self, z_0: torch.Tensor, request: EditRequest) -> EditResult:
+        return EditResult(z_0 + strength_per_row(request.strength, z_0), request)
+
+
+def test_a_baseline_is_tuned_for_every_step_on_its_own_grid() -> None:
+    method = Competitor(None, Grower(), "grower")
+    task = parse_task("edit/+beard +glasses", SCHEMA)
+    asked: list[tuple[str, float]] = []
+
+    def score(part) -> float:
+        strength = float(method.edit_at(part, torch.zeros(1, 2), torch.zeros(1, 17), method.tuned[part.name])[0, 0])
+        asked.append((part.name, strength))
+        return -abs(strength - (1.0 if len(part.edits) == 1 else 2.4))
+
+    method.tune(task, score)
+    method.tune(task, score)  # once is enough
+    assert asked == [(part.name, s) for part in task.steps() for s in Grower.strengths]
+    assert method.tuned == {"edit/+beard": 1.0, "edit/+beard+glasses": 2.0}
+    assert [float(z[0, 0]) for z in method.edit(task, torch.zeros(1, 2), torch.zeros(1, 17))] == [1.0, 2.0]
+    assert method.chosen(task) == "Strength tuned on a validation split: 1, 2."
+    assert method.can(task) and not method.can(parse_task("generate/glasses", SCHEMA))
+    method.tuned.clear()
+    method.tune(task, lambda part: 0.5)
+    assert set(method.tuned.values()) == {0.5}  # of equally good ones the gentlest

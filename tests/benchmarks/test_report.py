@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from lcg.benchmarks.pictures import contact_sheet, strips
+from lcg.benchmarks.plots import COLOURS
 from lcg.benchmarks.report import report_job
 
 FORMULAS = ("beard & hat", "glasses & smile & ~(beard | hat)")
 ZERO_SHOT = f"generate/{FORMULAS[1]}"
 STEPS = ("edit/+glasses", "edit/+glasses-smile")
+TRADE = "tradeoff/+glasses-smile"
+STRENGTHS = {"lcg": ("0.5", "1", "10"), "arithmetic": ("0.25", "1.5")}
 NOTES = [
     "The generator has seen every combination, without labels.",
     "The judge shares neither data nor weights with the classifiers.",
@@ -26,7 +29,7 @@ NOTES = [
 
 
 def bench(path: Path) -> Path:
-    """A small benchmark: two formulas, a sequence of two edits, samples, reconstruction; two seeds."""
+    """A small benchmark: two formulas, a sequence of two edits, a trade-off, samples, reconstruction; two seeds."""
     directory = path / "demo" / "bench"
     (directory / "pictures").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -51,6 +54,10 @@ def bench(path: Path) -> Path:
         ("real", "reconstruction", "accuracy/glasses", 0.9987, 0.001, 512, ""),
         ("lcg", "reconstruction", "psnr", 41.2, 0.1, 512, ""),
     ]
+    for method, strengths in STRENGTHS.items():
+        metrics = [f"{axis}/{s}" for s in strengths for axis in ("joint_accuracy", "kept_fine")]
+        metrics += ["pareto_area"] if method == "lcg" else ["pareto_area", "pareto_behind"]
+        rows += [(method, TRADE, metric, rng.uniform(), 0.0123, 64, seed) for metric in metrics for seed in (0, 1)]
     rows += [("lcg", "another task", "another_metric", 0.3217, "", "", "")]
     with open(directory / "results.csv", "w", newline="") as file:
         csv.writer(file).writerows([("method", "task", "metric", "value", "stderr", "n", "seed"), *rows])
@@ -63,10 +70,13 @@ def bench(path: Path) -> Path:
             ("formula", "lcg", ZERO_SHOT),
             ("edit", "lcg", STEPS[-1]),
             ("reconstruction", "real", "reconstruction"),
+            ("comparison", "all", STEPS[-1]),
         ]
     ):
         images = rng.integers(0, 256, (2, 2, 8, 8, 3), dtype=np.uint8)
-        picture = strips(images, ["source", "+glasses"]) if kind == "edit" else contact_sheet(images[0], 2)
+        picture = (
+            strips(images, ["source", "+glasses"]) if kind in ("edit", "comparison") else contact_sheet(images[0], 2)
+        )
         picture.save(directory / "pictures" / f"{i}.png")
         pictures.append(
             {"file": f"pictures/{i}.png", "kind": kind, "method": method, "task": task}
@@ -169,12 +179,20 @@ def test_every_picture_is_on_the_page_byte_for_byte_with_its_words(page: str, di
         alt = images[f"data:image/png;base64,{data}"]["alt"] or ""
         assert entry["title"] in alt and entry["caption"] in alt
         assert html.escape(entry["caption"]) in page and html.escape(entry["title"]) in page
-    assert page.index("pictures-unconditional") < page.index("pictures-formula") < page.index("pictures-edit")
+    order = [page.index(f'id="pictures-{kind}"') for kind in ("unconditional", "formula", "comparison", "edit")]
+    assert order == sorted(order) and order[-1] < page.index('id="pictures-reconstruction"')
     assert page.index("pictures-reconstruction") < page.index('id="numbers"') < page.index('id="reproduce"')
 
 
 def test_methods_stand_side_by_side_with_lcg_first(page: str) -> None:
     assert page.index("Caption 2") < page.index("Caption 1")
+
+
+def test_a_picture_of_all_methods_says_so_and_scrolls(page: str) -> None:
+    assert "All methods on the same sources" in page and "<b>all methods</b>" in page
+    (sheet,) = (a for a in Page(page).all("div") if "all methods" in (a.get("aria-label") or ""))
+    assert sheet["tabindex"] == "0" and sheet["role"] == "region"
+    assert re.search(r"\.comparison \.sheet \{ overflow-x: auto", page)
 
 
 def test_every_row_of_the_csv_is_on_the_page(page: str, directory: Path) -> None:
@@ -190,7 +208,8 @@ def test_every_estimate_is_in_a_table(page: str, directory: Path) -> None:
         rows = list(csv.DictReader(file))
     values: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        values.setdefault((row["method"], row["task"], row["metric"]), []).append(float(row["value"]))
+        if row["task"] != TRADE or "/" not in row["metric"]:  # the points of a trade-off are in its chart
+            values.setdefault((row["method"], row["task"], row["metric"]), []).append(float(row["value"]))
     decimals = {"frechet_distance": 1, "l1_outside": 4, "psnr": 1}
     shown = re.findall(r'<span class="value">([^<]*)</span>', page)
     expected = [f"{np.mean(v):.{decimals.get(metric, 3)}f}" for (_, _, metric), v in values.items()]
@@ -203,6 +222,57 @@ def test_errors_over_seeds_are_the_larger_of_spread_and_sampling_error(page: str
     a, b = (float(r["value"]) for r in found if r["task"] == ZERO_SHOT)
     stderr = max(abs(a - b) / 2, 0.0123 / 2**0.5)
     assert f'{(a + b) / 2:.3f}</span> <span class="error">± {stderr:.3f}' in page
+
+
+def test_every_point_of_a_trade_off_is_in_its_chart_in_the_order_of_strengths(page: str, directory: Path) -> None:
+    with open(directory / "results.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == TRADE]
+    expected = []
+    for method in ("arithmetic", "lcg"):  # lcg above the others
+        for strength in STRENGTHS[method]:
+            a, k = (
+                np.mean(
+                    [float(r["value"]) for r in rows if (r["method"], r["metric"]) == (method, f"{axis}/{strength}")]
+                )
+                for axis in ("joint_accuracy", "kept_fine")
+            )
+            label = {"arithmetic": "latent arithmetic"}.get(method, method)
+            expected.append(f"{label}, strength {strength}: joint accuracy {a:.3f}, kept, fine {k:.3f}")
+    assert [html.unescape(title) for title in re.findall("<path[^>]*><title>([^<]*)</title>", page)] == expected
+    section = page[page.index('id="trade-off"') : page.index('id="unconditional"')]
+    assert section.count("<table>") == 1 and "by attribute" not in section.lower()
+    assert page.index('id="edits"') < page.index('id="trade-off"') and "Shaded: the area that lcg dominates." in section
+
+
+def test_points_that_lack_an_axis_are_left_out_and_strengths_must_be_numbers(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    with open(directory / "results.csv", "a") as file:
+        file.write(f"lcg,{TRADE},joint_accuracy/20,0.5,,,\n")
+    report_job(str(directory))
+    assert "strength 20" not in (directory.parent / "report.html").read_text()
+    for strength in ("much", "nan"):
+        with open(directory / "results.csv", "a") as file:
+            file.write(f"lcg,{TRADE},joint_accuracy/{strength},0.5,,,\nlcg,{TRADE},kept_fine/{strength},0.5,,,\n")
+        with pytest.raises(ValueError, match=r"a metric of tradeoff/.* must end in the strength, such as .*/0\.5, got"):
+            report_job(str(directory))
+
+
+def test_crowded_charts_show_lcg_and_the_best_and_say_so(tmp_path: Path, page: str) -> None:
+    """Sixteen baselines, the later the better, but for the last, whose one step is the easy one."""
+    directory = bench(tmp_path)
+    rows: list[tuple[Any, ...]] = [("lcg", step, "edit_success", 0.01, 0.001, 64, 0) for step in STEPS]
+    for i in range(16):
+        rows += [(f"base{i:02}", step, "edit_success", 0.02 + 0.03 * i, 0.001, 64, 0) for step in STEPS[: 1 + (i < 15)]]
+    with open(directory / "results.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("method", "task", "metric", "value", "stderr", "n", "seed"), *rows])
+    change(directory / "provenance.json", zero_shot=[])
+    write(directory / "pictures.json", [])
+    report_job(str(directory))
+    crowded = (directory.parent / "report.html").read_text()
+    (legend,) = re.findall('<ul class="legend">(.*?)</ul>', crowded)
+    assert re.findall("</svg>([^<]*)</li>", legend) == ["lcg", *(f"base{i}" for i in (10, 11, 12, 13, 14))]
+    assert "A chart has room for 6 methods" in crowded and "A chart has room" not in page
+    assert all(crowded.count(f'<th scope="row">base{i:02}</th>') == 1 + (i < 15) for i in range(16))
 
 
 def test_notes_stand_after_the_pictures_and_beside_every_claim(page: str) -> None:
@@ -220,7 +290,8 @@ def test_a_picture_that_claims_zero_shot_brings_the_notes_too(tmp_path: Path) ->
     entries[3]["caption"] = "Never seen together in training."
     write(directory / "pictures.json", entries)
     report_job(str(directory), str(tmp_path / "b.html"))
-    assert [(tmp_path / f).read_text().count(NOTES[0]) for f in ("a.html", "b.html")] == [1, 3]
+    # at the task's two pictures (its edits, and all methods) and at its numbers
+    assert [(tmp_path / f).read_text().count(NOTES[0]) for f in ("a.html", "b.html")] == [1, 1 + 2 + 1]
 
 
 def test_page_tells_how_to_reproduce(page: str) -> None:
@@ -261,7 +332,7 @@ def test_text_has_contrast_in_light_and_dark(page: str) -> None:
     ]
     assert len(themes) == 2
     for theme in themes:
-        for ink in ("ink", "soft", "accent", *(f"s{i}" for i in range(6))):
+        for ink in ("ink", "soft", "accent", *(f"s{i}" for i in range(COLOURS))):
             assert contrast(theme[ink], theme["page"]) >= 4.5, ink
         assert contrast(theme["ink"], theme["faint"]) >= 7
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lcg.benchmarks.estimates import Results, Row
-from lcg.benchmarks.tables import best_methods, by_attribute, by_method, chains, describe, families
+from lcg.benchmarks.tables import LABELS, best_methods, by_attribute, by_method, chains, describe, families, label_of
 
 
 def results(*rows: tuple[str, str, str, float, float]) -> Results:
@@ -61,6 +61,30 @@ def test_a_method_that_was_not_measured_leaves_an_empty_cell() -> None:
     assert table is not None
     lcg, lace = table.groups[0].lines
     assert [c.value for c in lcg.cells] == ["0.500", ""] and [c.value for c in lace.cells] == ["", "\N{MINUS SIGN}3.00"]
+
+
+def test_how_far_a_method_is_behind_is_shown_with_its_sign_and_wins_nothing() -> None:
+    found = results(
+        ("lcg", "tradeoff/+a", "pareto_area", 0.75, 0.01),
+        ("lace", "tradeoff/+a", "pareto_area", 0.5, 0.01),
+        ("lace", "tradeoff/+a", "pareto_behind", 0.25, 0.005),
+        ("styleflow", "tradeoff/+a", "pareto_behind", -0.125, 0.005),
+        ("lace", "tradeoff/+a", "joint_accuracy/0.5", 0.25, 0.005),
+    )
+    table = by_method(found, ["tradeoff/+a"], [("", "")], "caption")
+    assert table is not None and table.columns == ("trade-off area\N{NO-BREAK SPACE}↑", "behind lcg")
+    cells = {line.label: [(c.value, c.best) for c in line.cells] for line in table.groups[0].lines}
+    assert cells == {
+        "lcg": [("0.750", True), ("", False)],
+        "LACE, ODE": [("0.500", False), ("0.250", False)],
+        "StyleFlow": [("", False), ("\N{MINUS SIGN}0.125", False)],
+    }
+
+
+def test_every_baseline_has_a_name_for_readers() -> None:
+    assert len(set(LABELS.values())) == len(LABELS)
+    assert label_of("composable_mcmc") == "Composable Diffusion + MCMC" and label_of("all") == "all methods"
+    assert label_of("of somebody else") == "of somebody else"
 
 
 def test_metrics_by_attribute_become_lines() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Unconditional, parse_task
+from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Tradeoff, Unconditional, parse_task
 from lcg.data.avatars import SCHEMA
 from lcg.guidance import parse, parse_edit
 
@@ -17,6 +17,7 @@ from lcg.guidance import parse, parse_edit
         ("edit/+beard", "edit/+beard"),
         ("edit/beard +glasses -hat", "edit/+beard+glasses-hat"),
         ("edit/+hat hat_color=red", "edit/+hathat_color=red"),
+        ("tradeoff/beard -hat", "tradeoff/+beard-hat"),
     ],
 )
 def test_names_are_those_of_the_results(text: str, name: str) -> None:
@@ -30,6 +31,7 @@ def test_tasks_hold_what_was_read() -> None:
     assert parse_task("generate/hat & ~beard", SCHEMA) == Generate(parse("hat & ~beard", SCHEMA))
     edits = tuple(parse_edit(word, SCHEMA) for word in ("+beard", "-hat"))
     assert parse_task("edit/+beard   -hat", SCHEMA) == Edit(("+beard", "-hat"), edits)
+    assert parse_task("tradeoff/+beard -hat", SCHEMA) == Tradeoff(Edit(("+beard", "-hat"), edits))
 
 
 def test_every_step_of_a_sequence_is_a_task_of_its_own() -> None:
@@ -41,11 +43,11 @@ def test_every_step_of_a_sequence_is_a_task_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "glasses", "generate", "generate/", "generate/ ", "edit/", "Unconditional", "edits/+a"]
+    "text", ["", "glasses", "generate", "generate/", "generate/ ", "edit/", "tradeoff/", "Unconditional", "edits/+a"]
 )
 def test_what_is_no_task_is_refused(text: str) -> None:
     with pytest.raises(
-        ValueError, match=r"`tasks` has .*; expected unconditional, reconstruction, generate/FORMULA or"
+        ValueError, match=r"`tasks` has .*; expected unconditional, reconstruction, generate/FORMULA, edit/EDIT"
     ):
         parse_task(text, SCHEMA)
 

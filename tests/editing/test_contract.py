@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lcg.editing import Editor, EditRequest, EditResult, edit_sequence
-from lcg.editing.contract import standing
+from lcg.editing.contract import edit_together, standing
 from lcg.guidance import Formula, parse_edit
 from lcg.schema import Schema
 
@@ -69,6 +69,17 @@ def test_a_method_that_keeps_details_is_given_the_result_of_each_edit_alone(sche
         for edit, alone in zip(result.request.edits, result.request.alone, strict=True):
             assert asked[(edit,)].alone is None
             assert torch.equal(alone, torch.ones(1, 2))  # what one edit makes of the source
+
+
+@pytest.mark.parametrize("kind", [Recorder, KeepsDetails])
+def test_all_at_once_is_the_last_step_of_the_sequence(schema: Schema, kind: type[Recorder]) -> None:
+    one, other, z_0 = kind(), kind(), torch.zeros(1, 2)
+    wanted = edits(schema, "+hat +glasses -hat eyes=open")
+    last = edit_sequence(one, z_0, wanted, None, 0.3)[-1]
+    together = edit_together(other, z_0, wanted, None, 0.3)
+    assert together.request.edits == last.request.edits and together.request.strength == 0.3
+    assert (together.request.alone is None) == (last.request.alone is None) == (kind is Recorder)
+    assert len(other.asked) == (1 if kind is Recorder else 4)
 
 
 def test_no_edits_are_no_steps_but_no_request(schema: Schema) -> None:

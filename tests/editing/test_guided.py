@@ -14,7 +14,6 @@ from lcg.diffusion import (
     Langevin,
     MixtureDenoiser,
     PredictorCorrector,
-    generators,
 )
 from lcg.editing import EditRequest, GuidedEditor, edit_sequence
 from lcg.guidance import Formula, parse_edit
@@ -87,7 +86,7 @@ def test_what_is_not_named_changes_without_keep_terms() -> None:
     z_0, request = sources(1, 64), EditRequest(edits("-right"))
     share = {}
     for keep in (0.0, 1.0):
-        editor = corners(keep=keep, start="noise", t_start=0.98, randomness=generators(range(64)))
+        editor = corners(keep=keep, start="noise", t_start=0.98, seeds=range(64))
         share[keep] = float((editor.edit(z_0, request).z_0[:, 1] < 0).double().mean())
     assert share[1.0] == 1.0 and share[0.0] < 0.8
 
@@ -109,24 +108,64 @@ def test_a_sequence_ends_where_its_edits_lead() -> None:
     assert results == [[1, 1], [1, -1], [-1, -1]]
 
 
-def test_noise_comes_from_the_generators() -> None:
+def test_noise_comes_from_the_seeds() -> None:
     z_0, request = sources(0, 3), EditRequest(edits("-right"))
     for start in ("noising", "noise"):
         first, second, third = (
-            corners(start=start, t_start=0.98, randomness=generators(seeds)).edit(z_0, request).z_0
+            corners(start=start, t_start=0.98, seeds=seeds).edit(z_0, request).z_0
             for seeds in ([1, 2, 3], [1, 2, 3], [1, 2, 4])
         )
         assert torch.equal(first, second) and torch.equal(first[:2], third[:2])
         assert (first[2] - third[2]).abs().max() > 0.01
 
 
+DRAWING = {
+    "noising": {"start": "noising", "t_start": 0.9},
+    "noise": {"start": "noise", "t_start": 0.98},
+    "corrected": {
+        "start": "noise",
+        "t_start": 0.98,
+        "sampler": PredictorCorrector(SCHEDULE, 12, t_start=0.98, corrector=Langevin(steps=1)),
+    },
+}
+
+
+@pytest.mark.parametrize("options", DRAWING.values(), ids=DRAWING)
+@pytest.mark.parametrize("seeds", [7, (5, 6, 7)])
+def test_an_editor_that_draws_noise_has_no_memory(options: dict, seeds: int | tuple[int, ...]) -> None:
+    z_0, request, editor = sources(0, 3), EditRequest(edits("-right")), corners(seeds=seeds, **options)
+    first = editor.edit(z_0, request).z_0
+    editor.edit(z_0, EditRequest(edits("+up")))
+    assert torch.equal(editor.edit(z_0, request).z_0, first)
+    other = corners(seeds=8 if isinstance(seeds, int) else (5, 6, 8), **options).edit(z_0, request).z_0
+    assert not torch.equal(other[2], first[2])
+
+
+@pytest.mark.parametrize("options", DRAWING.values(), ids=DRAWING)
+def test_one_seed_serves_any_number_of_rows(options: dict) -> None:
+    z_0, request = sources(0, 5), EditRequest(edits("-right"))
+    together = corners(seeds=3, **options).edit(z_0, request).z_0
+    for row in (0, 4):
+        alone = corners(seeds=3, **options).edit(z_0[row : row + 1], request).z_0
+        assert (alone - together[row]).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("options", DRAWING.values(), ids=DRAWING)
+def test_rows_of_one_source_share_its_noise(options: dict) -> None:
+    """As those of a strip: two sources at three strengths each, source by source."""
+    z_0, editor = sources(0, 2), corners(seeds=(11, 12), **options)
+    strengths = torch.tensor([0.3, 0.9, 1.0], dtype=torch.float64)
+    rows = editor.edit(z_0.repeat_interleave(3, dim=0), EditRequest(edits("-right"), strength=strengths.repeat(2))).z_0
+    for s, strength in enumerate(strengths.tolist()):
+        single = editor.edit(z_0, EditRequest(edits("-right"), strength=strength)).z_0
+        assert (rows[s::3] - single).abs().max() < (1e-4 if strength == 1 else 1e-9)  # tau = 1e4 for no source
+
+
 def test_noise_forgets_the_source_and_noising_does_not() -> None:
     request, seeds = EditRequest(edits("+up")), range(16)
     for start, same in (("noise", True), ("noising", False)):
         one, two = (
-            corners(keep=0.0, start=start, t_start=0.98 if same else 0.6, randomness=generators(seeds))
-            .edit(sources(k), request)
-            .z_0
+            corners(keep=0.0, start=start, t_start=0.98 if same else 0.6, seeds=seeds).edit(sources(k), request).z_0
             for k in (0, 2)
         )
         assert bool((one - two).abs().max() < 1e-12) == same
@@ -174,14 +213,15 @@ def test_strength_mixes_the_source_and_what_guidance_alone_asks_for() -> None:
         u = prior.moments(z_t, t)[0] @ g - 1000.0
         return {"right": u, "up": u}
 
-    sampler = DDIM(SCHEDULE, 160, t_start=0.9999, spacing="log_snr")
-    editor = GuidedEditor(prior, linear, CORNERS, sampler, 1.0, 0.0, start="noise", t_start=0.9999)
+    sampler = DDIM(SCHEDULE, 80, t_start=0.9999, spacing="log_snr")
+    options = {"source_mode": "tweedie", "start": "noise", "t_start": 0.9999}  # exact for this prior, and quick
+    editor = GuidedEditor(prior, linear, CORNERS, sampler, 1.0, 0.0, **options)
     z_src = torch.tensor([[0.5, 2.0]], dtype=torch.float64)
     noise = torch.randn(1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    for s in (0.1, 0.5, 0.9, 1.0):
+    for s in (0.1, 0.5, 1.0):
         ends = []
         for sign in (1.0, -1.0):  # antithetic starts: the linear map's spread cancels
-            editor.noised = lambda z, sign=sign: sign * noise  # type: ignore[method-assign]
+            editor.noised = lambda z, randomness, sign=sign: sign * noise  # type: ignore[method-assign]
             ends.append(editor.edit(z_src, EditRequest(edits("+right"), strength=s)).z_0)
         assert ((ends[0] + ends[1]) / 2 - ((1 - s) * z_src + s * g)).abs().max() < 0.02
 
@@ -191,7 +231,7 @@ def test_strength_mixes_the_source_and_what_guidance_alone_asks_for() -> None:
 @pytest.mark.parametrize("free", [False, True])
 def test_strength_zero_is_the_source_and_little_is_nearly_the_source(mode: str, start: str, free: bool) -> None:
     z_0 = sources(0)
-    editor = corners(24.0, source_mode=mode, start=start, t_start=0.98, free=free, randomness=generators(range(16)))
+    editor = corners(24.0, source_mode=mode, start=start, t_start=0.98, free=free, seeds=range(16))
     assert torch.equal(editor.edit(z_0, EditRequest(edits("-right"), strength=0.0)).z_0, z_0)
     if not free:  # what is free moves as far as it likes
         assert (editor.edit(z_0, EditRequest(edits("-right"), strength=1e-6)).z_0 - z_0).abs().max() < 1e-2
@@ -285,7 +325,7 @@ def test_layers_of_weight_zero_are_left_to_the_prior() -> None:
 
 def test_corrections_go_with_a_start_from_noise() -> None:
     sampler = PredictorCorrector(SCHEDULE, 20, t_start=0.98, corrector=Langevin(steps=1))
-    editor = corners(sampler=sampler, start="noise", t_start=0.98, randomness=generators(range(16)))
+    editor = corners(sampler=sampler, start="noise", t_start=0.98, seeds=range(16))
     assert (editor.edit(sources(3), EditRequest(edits("+right"))).z_0[:, 0] > 0).all()
     with pytest.raises(ValueError, match=r"needs DDIM with eta=0, got PredictorCorrector"):
         corners(sampler=sampler)
@@ -418,6 +458,9 @@ def test_wrong_settings_are_refused() -> None:
         ValueError, match="`layers` must be one weight for each layer of the latents, got 3 for latents"
     ):
         corners(layers=[1.0, 0.0, 1.0]).edit(sources(0), EditRequest(edits("+up")))
+    for seeds in ((), (1, 2), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match=rf"`seeds` must be one number, or one per source, got {len(seeds)} for 3"):
+            corners(start="noising", seeds=seeds).edit(sources(0, 3), EditRequest(edits("+up")))
     with pytest.raises(ValueError, match=r"`max_step` must be > 0 or None, got -1\.0"):
         corners(max_step=-1.0)
     with pytest.raises(ValueError, match="`start`='noise' needs a `t_start` where hardly any signal is left"):

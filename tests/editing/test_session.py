@@ -234,6 +234,17 @@ def test_results_belong_to_their_editor_and_go_with_it(schema: Schema, session: 
     assert gone() is None
 
 
+def test_a_session_may_have_an_editor_of_its_own(schema: Schema, session: EditSession, editor: Arithmetic) -> None:
+    own = EditSession(sources(), schema, editor=editor).add("+hat").add("-glasses")
+    session.add("+hat").add("-glasses")
+    assert torch.equal(own.result(), session.result(editor)) and torch.equal(own.strip([0.5]), own.strip([0.5], editor))
+    assert all(torch.equal(one, other) for one, other in zip(own.frames(), session.frames(editor), strict=True))
+    opposite = Arithmetic(schema)
+    opposite.directions = -opposite.directions
+    assert (own.result(opposite) + own.result() - 2 * sources()).abs().max() < 1e-6  # one that is named comes first
+    assert "editor" not in json.loads(own.to_json()) and EditSession.from_json(own.to_json(), schema).editor is None
+
+
 def test_what_each_edit_brings_by_itself_is_asked_once(schema: Schema, session: EditSession) -> None:
     editor = Averaging(schema)
     session.add("+hat").add("-glasses").result(editor)
@@ -265,7 +276,7 @@ def test_old_states_and_results_are_forgotten(schema: Schema, session: EditSessi
 def test_a_strip_is_one_result_per_strength(schema: Schema, kind: type[Arithmetic]) -> None:
     labels = torch.arange(15.0).reshape(3, 5)
     session, editor = EditSession(sources(), schema, labels).add("+hat", 0.5).add("-glasses"), kind(schema)
-    strip = session.strip(editor, (0.0, 0.3, 1.0, 2.0))
+    strip = session.strip((0.0, 0.3, 1.0, 2.0), editor)
     assert strip.shape == (3, 4, 4) and editor.calls == (1 if kind is Arithmetic else 3)
     for s, strength in enumerate((0.0, 0.3, 1.0, 2.0)):
         session.strength = strength
@@ -273,7 +284,7 @@ def test_a_strip_is_one_result_per_strength(schema: Schema, kind: type[Arithmeti
 
 
 def test_a_strip_of_no_edits_repeats_the_sources(session: EditSession, editor: Arithmetic) -> None:
-    assert torch.equal(session.strip(editor, [0, 1]), sources()[:, None].expand(3, 2, 4)) and editor.calls == 0
+    assert torch.equal(session.strip([0, 1], editor), sources()[:, None].expand(3, 2, 4)) and editor.calls == 0
 
 
 def test_frames_are_the_source_and_the_result_after_each_step(session: EditSession, editor: Arithmetic) -> None:
@@ -334,8 +345,18 @@ def test_with_lcg_s_editor_what_is_taken_back_leaves_no_trace(guided: GuidedEdit
 
 def test_with_lcg_s_editor_a_strip_is_one_result_per_strength(guided: GuidedEditor) -> None:
     session = EditSession(upper_left(), CORNERS, strength=0.5).add("+right").add("-up")
-    strip = session.strip(guided, (0.0, 0.5))
+    strip = session.strip((0.0, 0.5), guided)
     assert torch.equal(strip[:, 0], upper_left()) and (strip[:, 1] - session.result(guided)).abs().max() < 1e-9
+
+
+def test_with_lcg_s_editor_sessions_may_start_from_noise() -> None:
+    sampler, options = DDIM(SCHEDULE, 12, t_start=0.98), {"start": "noising", "t_start": 0.9, "seeds": range(3)}
+    one, other = (GuidedEditor(PRIOR, corner, CORNERS, sampler, 1.5, 1.0, strength=0.9, **options) for _ in range(2))
+    session = EditSession(upper_left(), CORNERS, editor=one).add("+right").add("-up")
+    first, strip = session.result(), session.strip((0.0, 0.9))
+    assert torch.equal(EditSession.from_json(session.to_json(), CORNERS).result(other), first)
+    assert torch.equal(session.remove(1).undo().result(other), first)
+    assert torch.equal(strip[:, 0], upper_left()) and (strip[:, 1] - first).abs().max() < 1e-9
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -511,9 +532,12 @@ def test_wrong_changes_are_refused_and_leave_the_session_as_it_is(session: EditS
     with pytest.raises(TypeError, match=r"`text` of a step must be text such as '\+glasses', got None"):
         session.add(None)
     with pytest.raises(ValueError, match="`strengths` must hold at least one, got none"):
-        session.strip(editor, [])
+        session.strip([], editor)
     with pytest.raises(ValueError, match="`strengths` must be finite and >= 0, got nan"):
-        session.strip(editor, [1.0, NAN])
+        session.strip([1.0, NAN], editor)
+    for ask in (session.result, session.frames, lambda: session.strip([1.0])):
+        with pytest.raises(ValueError, match="`editor` must be given, as the session has none of its own; name it, or"):
+            ask()
     with pytest.raises(TypeError, match="`strength` must be a number, got 'much'"):
         session.strength = "much"
     assert session.state is state
