@@ -48,7 +48,10 @@ CLASS = {
 COMMAND = {
     "denoiser": "lcg fit --config configs/prior/avatars.yaml",
     "classifier": "lcg fit --config configs/classifier/avatars.yaml",
-    "latent_classifier": "lcg fit --config configs/baseline/lace.yaml",
+    # Of one kind, but with two configs; messages put the whole between backticks.
+    "latent_classifier": (
+        "lcg fit --config configs/baseline/lace.yaml` or `lcg fit --config configs/baseline/gradctrl.yaml"
+    ),
     "continuous_flow": "lcg fit --config configs/baseline/styleflow.yaml",
     "potential_flow": "lcg fit --config configs/baseline/potential_flow.yaml",
     "conditional_denoiser": "lcg fit --config configs/baseline/conditional.yaml",

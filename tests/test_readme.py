@@ -54,6 +54,7 @@ TINY_BENCH = {
     "neighbours": 64,
     "tuning": 4,
     "shown": 4,
+    "compared": 2,
 }
 
 # What a command leaves; one of the patterns must match a file that it wrote.
@@ -77,6 +78,7 @@ SAYS = {
     "ends with a report": "lcg report",
     "runs the tests": "pytest",
     "latent arithmetic": "lcg bench",
+    "trains those that need training": "lcg fit --config configs/baseline/styleflow.yaml",
 }
 
 
@@ -275,7 +277,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(demo, tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """In a checkout after `make demo`, with a folder of labelled photos."""
+    """In a checkout after `make demo baselines`, with a folder of labelled photos."""
     checkout = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "configs", checkout / "configs")
     shutil.copytree(demo.root, checkout / "runs" / "demo")
@@ -286,7 +288,9 @@ def reader(demo, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     save_weights(judge, small, small.config, {"trained": "not at all"})
     reader = Reader(checkout, judge)
     benchmark = ("lcg", "bench", "--config", "configs/benchmark/demo.yaml")
+    baseline = ("lcg", "fit", "--config", "configs/baseline/styleflow.yaml")  # of `make baselines`, the one in need
     with reader.at_work():
+        assert reader.run(shortened(baseline, 0, judge)) == 0
         assert reader.run(shortened(benchmark, 0, judge)) == reader.run(["report", "runs/demo/bench"]) == 0
     return reader
 

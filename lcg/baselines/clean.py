@@ -6,26 +6,51 @@ The heads of such a classifier are independent. Literals of one attribute (`hair
 exactly, as in every formula (`lcg.guidance.probability`). With binary attributes the negative of this is the sum of
 binary cross-entropies that the methods' authors write.
 
-Those of them that draw noise draw it for each source alone (`own_noise`), so that an edit does not depend on the batch
+Methods that draw noise draw it for each source alone (`own_noise`), so that an edit does not depend on the batch
 it is in.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
+from os import PathLike, fspath
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Self
 
-from lcg.baselines.contract import Literal
+from lcg.baselines.contract import Baseline, Literal, Training, pretrained, when_fitted
 from lcg.guidance import And, Formula, FormulaReadout, Not, Weighted
 from lcg.nets.heads import HeadOutputs
+from lcg.nets.latent_classifier import LatentClassifier
 
 CleanClassifier = Callable[[Tensor], HeadOutputs]
 """classifier(z_0) -> outputs of its heads; such as `lcg.nets.latent_classifier.LatentClassifier`."""
 
 LogProbability = Callable[[Tensor], Tensor]
 """log_p(z_0) -> (B,), differentiable in z_0; rows are independent."""
+
+
+class FollowsClassifier(Baseline):
+    """A method that follows a trained classifier of clean latents and learns nothing else.
+
+    Args:
+        checkpoint: of the classifier.
+    """
+
+    def __init__(self, checkpoint: str | PathLike[str]) -> None:
+        self.checkpoint = fspath(checkpoint)
+        self._classifier: LatentClassifier | None = None
+
+    def fit(self, training: Training) -> Self:
+        """Reads the classifier. Raises FileNotFoundError and ValueError as `pretrained`."""
+        self._classifier = pretrained(self.checkpoint, "latent_classifier", training)
+        return self
+
+    @property
+    def classifier(self) -> LatentClassifier:
+        """What is followed. Raises RuntimeError before `fit`."""
+        return when_fitted(self._classifier, self)
 
 
 def log_probability(classifier: CleanClassifier, wanted: Sequence[Literal]) -> LogProbability:

@@ -20,15 +20,16 @@ and sampled again with the edits as conditions of the formula, beside one of w =
 that no edit touches. The inversion is given that one too, so that without edits the path leads back.
 
 Departures: latents of a generator for pixels; the network's size and training (`lcg.modules.conditional`). Labels are
-one network's separate conditions, where the authors encode one object or one sentence. A continuous atom (`age>0.6`)
-is the condition that the attribute has the mean of all training labels for which the atom holds. A negated atom is a
-negative weight in samples, as in the source, but in edits the condition that a binary attribute is 0: the network was
-trained on it, and on the avatars -w changes more of what should stay. Steps per level are the 20 published with Du et
-al.; their step size is 2 beta_t, relative to sigma_t^2 largest where noise is least, ours is the same everywhere.
-Edits have no chains, which would forget the source. Samples are not clipped, as latents have no bounds.
+one network's separate conditions, where the authors encode one object or one sentence. A continuous atom (`age>0.6`,
+`age=0.7`) is the condition that the attribute has the mean of all training labels for which the atom holds. A negated
+atom is a negative weight in samples, as in the source, but in edits the condition that a binary attribute is 0: the
+network was trained on it, and on the avatars -w changes more of what should stay. Steps per level are the 20 published
+with Du et al.; their step size is 2 beta_t, relative to sigma_t^2 largest where noise is least, ours is the same
+everywhere. Edits have no chains, which would forget the source. Samples are not clipped, as latents have no bounds.
 """
 
 from collections.abc import Callable, Sequence
+from os import PathLike, fspath
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -43,6 +44,7 @@ from lcg.baselines.contract import (
     literals,
     pretrained,
     strength_per_row,
+    when_fitted,
 )
 from lcg.baselines.contract import Literal as Condition
 from lcg.diffusion import (
@@ -63,7 +65,7 @@ from lcg.diffusion import (
 from lcg.editing.contract import EditRequest, EditResult
 from lcg.editing.guided import CLEAN
 from lcg.guidance import Formula
-from lcg.guidance.formula import Beyond, Has, OneOf
+from lcg.guidance.formula import Has, OneOf
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.heads import predict_labels
 from lcg.schema import Schema, unknown_name
@@ -169,7 +171,7 @@ class ComposableDiffusion(Baseline):
 
     def __init__(
         self,
-        checkpoint: str = "runs/demo/baselines/conditional.ckpt",
+        checkpoint: str | PathLike[str] = "runs/demo/baselines/conditional.ckpt",
         weight: float = 7.5,
         negation: Negation = "weight",
         steps: int = 50,
@@ -196,7 +198,7 @@ class ComposableDiffusion(Baseline):
         if not 0 < t_start < 1:
             raise ValueError(f"`t_start` must be in (0, 1), got {t_start}; 0.995 inverts the source to noise")
         Langevin(mcmc_steps, mcmc_step_size)  # refuses wrong numbers now rather than when sampling
-        self.checkpoint, self.weight, self.negation = checkpoint, weight, negation
+        self.checkpoint, self.weight, self.negation = fspath(checkpoint), weight, negation
         self.steps, self.eta = steps, eta
         self.mcmc, self.mcmc_steps, self.mcmc_step_size = mcmc, mcmc_steps, mcmc_step_size
         self.start, self.t_start, self.keep, self.seed = start, t_start, keep, seed
@@ -242,9 +244,7 @@ class ComposableDiffusion(Baseline):
     @property
     def model(self) -> ConditionalModel:
         """The conditional model. Raises RuntimeError before `fit`."""
-        if self._model is None:
-            raise RuntimeError("Composable Diffusion has no model yet; call `fit(training)` first")
-        return self._model
+        return when_fitted(self._model, self)
 
     # --- samples ---
 
@@ -314,7 +314,6 @@ class ComposableDiffusion(Baseline):
                     "or use lcg"
                 )
             return float(atom.indices[0]), literal.sign
-        assert isinstance(atom, Beyond)  # there are no other atoms
         true, false = atom.verdict(self._labels)
         turned = not literal.positive and negation == "label"
         values = self._labels[false if turned else true, atom.column]

@@ -14,10 +14,10 @@ authors' default, and a benchmark tunes every method over its own grid of `stren
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,11 +27,13 @@ from typing_extensions import Self
 from lcg.checkpoint import COMMAND, Kind, load_network
 from lcg.data.statistics import Statistics
 from lcg.diffusion import Denoiser, Randomness, Schedule
-from lcg.editing.contract import Editor
+from lcg.editing.contract import Editor, EditRequest, EditResult
 from lcg.generators.base import Generator
 from lcg.guidance import Atom, Formula, Not
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.schema import Schema
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Training:
 class Baseline(Editor):
     """A competing method; see the module.
 
+    A constructor keeps its options under their names as JSON primitives: results are known by them.
+
     Attributes:
         name: in `results.csv`.
         strengths: what a benchmark tunes and sweeps, ascending, at most nine; strength 1 is among them.
@@ -126,6 +130,60 @@ class Baseline(Editor):
         raise ValueError(f"{self.name} edits only, it has no samples for {str(formula)!r}; use lcg, or another method")
 
 
+class Mover(Baseline):
+    """A method that takes latents elsewhere: sources where they are edited, samples of the prior to generate."""
+
+    @abstractmethod
+    def move(
+        self,
+        z_0: Float[Tensor, "batch *latent"],
+        formulas: Sequence[Formula],
+        strength: float | Tensor | None = None,
+        randomness: Randomness = None,
+    ) -> Float[Tensor, "batch *latent"]:
+        """Where latents go.
+
+        Args:
+            z_0: (B, *latent) where they begin.
+            formulas: literals, or conjunctions of literals with or without weights.
+            strength: how far to go, one number or one per row (B,); None for 1.
+            randomness: for methods that draw noise, one generator per row or one for all.
+
+        Returns:
+            (B, *latent) in the precision of z_0.
+
+        Raises:
+            RuntimeError: before `fit`, or under torch.inference_mode where the method needs it off.
+            ValueError: latents of another shape, something that is no literal or that the method has no way to, or a
+                strength that is negative or not finite.
+        """
+
+    def edit(self, z_0: Float[Tensor, "batch *latent"], request: EditRequest) -> EditResult:
+        """See `Editor`; labels are not used. Raises as `move`."""
+        return EditResult(self.move(z_0, request.edits, request.strength), request)
+
+    def can_generate(self, formula: Formula) -> bool:
+        """Conjunctions of literals."""
+        return is_conjunction(formula)
+
+    def generate(
+        self,
+        formula: Formula,
+        z_0: Float[Tensor, "batch *latent"],
+        randomness: Randomness = None,
+        strength: float = 1.0,
+    ) -> Float[Tensor, "batch *latent"]:
+        """Samples of the prior, moved. See `Baseline`; raises as `move`."""
+        return self.move(z_0, [formula], strength, randomness)
+
+
+def when_fitted(found: Found | None, method: Baseline) -> Found:
+    """What a method's `fit` has found. Raises RuntimeError before that, when it is None."""
+    if found is None:
+        raise RuntimeError(f"{method.name} has not been fitted; call `fit(training)` first")
+    return found
+
+
 @dataclass(frozen=True)
 class Literal:
     """An atom that shall hold, or shall not.
@@ -157,23 +215,34 @@ def literals(formulas: Iterable[Formula], schema: Schema, method: str) -> tuple[
     """
     found = []
     for formula, weight in (pair for whole in formulas for pair in whole.conjuncts):
-        atom, positive = formula, True
-        while isinstance(atom, Not):
-            atom, positive = atom.operand, not positive
+        atom, positive = _without_negation(formula)
         if not isinstance(atom, Atom):
             raise ValueError(
                 f"{method} knows literals only, such as glasses, ~hat or hair=blond, got {str(formula)!r}; "
                 "use lcg for other formulas"
             )
-        if schema.attributes[atom.column : atom.column + 1] != (atom.attribute,):
-            raise ValueError(f"{str(atom)!r} was parsed with another schema; parse it with that of the labels")
+        check_atom(atom, schema)
         found.append(Literal(atom, positive, weight))
     return tuple(found)
 
 
 def is_conjunction(formula: Formula) -> bool:
     """Whether a formula is a literal or a conjunction of literals."""
-    return all(isinstance(f.operand if isinstance(f, Not) else f, Atom) for f, _ in formula.conjuncts)
+    return all(isinstance(_without_negation(f)[0], Atom) for f, _ in formula.conjuncts)
+
+
+def _without_negation(formula: Formula) -> tuple[Formula, bool]:
+    """What stands behind all negations, and whether it shall hold."""
+    positive = True
+    while isinstance(formula, Not):
+        formula, positive = formula.operand, not positive
+    return formula, positive
+
+
+def check_atom(atom: Atom, schema: Schema) -> None:
+    """Raises ValueError for an atom of another schema."""
+    if schema.attributes[atom.column : atom.column + 1] != (atom.attribute,):
+        raise ValueError(f"{str(atom)!r} was parsed with another schema; parse it with that of the labels")
 
 
 def pretrained(path: str | PathLike[str], kind: Kind, training: Training) -> Any:
@@ -181,7 +250,8 @@ def pretrained(path: str | PathLike[str], kind: Kind, training: Training) -> Any
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds another network, or one that was trained on another store.
+        ValueError: it holds another network, or one that was trained on another store, on latents of another shape or
+            with other attributes.
     """
     loaded = load_network(path, kind, training.z_0.device)
     if training.store and loaded.store != training.store:
@@ -189,7 +259,15 @@ def pretrained(path: str | PathLike[str], kind: Kind, training: Training) -> Any
             f"{loaded.path} was trained on another store ({loaded.store[:12]}) than the latents at hand "
             f"({training.store[:12]}); fit it again with `{COMMAND[kind]}`"
         )
-    return loaded.network
+    network = loaded.network
+    schema = getattr(network, "schema", training.schema)
+    if network.latent_shape != training.latent_shape or schema != training.schema:
+        raise ValueError(
+            f"{loaded.path} was trained on latents of shape {network.latent_shape} with the attributes "
+            f"{', '.join(schema.names)}, got {training.latent_shape} with {', '.join(training.schema.names)}; fit it "
+            f"again with `{COMMAND[kind]}`"
+        )
+    return network
 
 
 def check_shape(z_0: Tensor, latent_shape: tuple[int, ...]) -> None:

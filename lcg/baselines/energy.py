@@ -28,26 +28,16 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
-from lcg.baselines.clean import LogProbability, log_probability, own_noise
-from lcg.baselines.contract import (
-    Baseline,
-    Training,
-    check_shape,
-    is_conjunction,
-    literals,
-    pretrained,
-    strength_per_row,
-)
+from lcg.baselines.clean import FollowsClassifier, LogProbability, log_probability, own_noise
+from lcg.baselines.contract import Mover, check_shape, literals, strength_per_row
 from lcg.diffusion import Randomness, randn
 from lcg.editing.contract import EditRequest, EditResult
 from lcg.guidance import Formula
 from lcg.guidance.terms import value_and_gradient
-from lcg.nets.latent_classifier import LatentClassifier
 
 
-class EnergyGuidance(Baseline):
+class EnergyGuidance(FollowsClassifier, Mover):
     """Edits and generates by Langevin dynamics on E = weight * BCE + |z|^2 / 2.
 
     Strength multiplies `steps`.
@@ -82,28 +72,13 @@ class EnergyGuidance(Baseline):
             raise ValueError(f"`step_size` must be in (0, 4), got {step_size}; the authors take 0.05")
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {steps}; the authors take 200")
-        self.checkpoint, self.weight, self.step_size, self.steps = checkpoint, weight, step_size, steps
+        super().__init__(checkpoint)
+        self.weight, self.step_size, self.steps = weight, step_size, steps
         self.best, self.seed = best, seed
-        self._classifier: LatentClassifier | None = None
 
-    @property
-    def classifier(self) -> LatentClassifier:
-        """The classifier whose loss is the energy. Raises RuntimeError before `fit`."""
-        if self._classifier is None:
-            raise RuntimeError("energy has no classifier yet; call `fit(training)` first")
-        return self._classifier
-
-    def fit(self, training: Training) -> Self:
-        """Reads the classifier. See `Baseline`."""
-        self._classifier = pretrained(self.checkpoint, "latent_classifier", training)
-        return self
-
-    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
-        """See `Editor`. Raises ValueError as `run` does."""
-        return EditResult(self.run(z_0, request.edits, request.strength, own_noise(z_0, self.seed)), request)
-
-    def can_generate(self, formula: Formula) -> bool:
-        return is_conjunction(formula)
+    def edit(self, z_0: Float[Tensor, "batch *latent"], request: EditRequest) -> EditResult:
+        """See `Mover`; every source has noise of its own."""
+        return EditResult(self.move(z_0, request.edits, request.strength, own_noise(z_0, self.seed)), request)
 
     def generate(
         self,
@@ -112,38 +87,27 @@ class EnergyGuidance(Baseline):
         randomness: Randomness = None,
         strength: float = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
-        """Samples from N(0, I): of `z_0` only the number counts. See `Baseline`; raises ValueError as `run` does."""
+        """Samples from N(0, I): of `z_0` only the number counts. See `Baseline`; raises as `move`."""
         start = randn(z_0.shape, randomness, dtype=z_0.dtype, device=z_0.device)
-        return self.run(start, [formula], strength, randomness)
+        return self.move(start, [formula], strength, randomness)
 
-    def run(
+    def move(
         self,
-        z: Float[Tensor, "batch *latent"],
+        z_0: Float[Tensor, "batch *latent"],
         formulas: Sequence[Formula],
         strength: float | Tensor | None = None,
         randomness: Randomness = None,
     ) -> Float[Tensor, "batch *latent"]:
-        """Where the chains end, or the best that they visit.
+        """Where the chains end, or the best that they visit; see `Mover`.
 
-        Args:
-            z: (B, *latent) where they begin.
-            formulas: literals, or conjunctions of such; weights multiply log-probabilities.
-            strength: multiplies the number of steps, which is rounded; one number or one per row.
-            randomness: of the noise, one generator per row or one for all.
-
-        Returns:
-            (B, *latent).
-
-        Raises:
-            ValueError: latents of another shape, something that is no literal, literals that contradict each other, or
-                a strength that is negative or not finite.
-            RuntimeError: before `fit`, or under torch.inference_mode.
+        Weights multiply log-probabilities, a strength the number of steps, which is rounded. Raises ValueError also for
+        literals that contradict each other.
         """
-        check_shape(z, self.classifier.latent_shape)
+        check_shape(z_0, self.classifier.latent_shape)
         wanted = literals(formulas, self.classifier.schema, self.name)
         log_p = log_probability(self.classifier.restricted(literal.atom.name for literal in wanted), wanted)
-        steps = (self.steps * strength_per_row(strength, z)).round()
-        return self.langevin(log_p, z, steps, randomness)
+        steps = (self.steps * strength_per_row(strength, z_0)).round()
+        return self.langevin(log_p, z_0, steps, randomness)
 
     def langevin(
         self,
@@ -158,7 +122,7 @@ class EnergyGuidance(Baseline):
             log_p: gives (B,), differentiable.
             z: (B, *latent) where they begin.
             steps: of each chain, shaped (B, 1, ...).
-            randomness: as in `run`.
+            randomness: as in `move`.
 
         Returns:
             (B, *latent), the visited states with the largest log_p, or the last ones.

@@ -35,27 +35,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import Self
 
-from lcg.baselines.clean import conjunction
-from lcg.baselines.contract import (
-    Baseline,
-    Literal,
-    Training,
-    check_shape,
-    is_conjunction,
-    literals,
-    pretrained,
-    strength_per_row,
-)
+from lcg.baselines.clean import FollowsClassifier, conjunction
+from lcg.baselines.contract import Literal, Mover, Training, check_shape, literals, strength_per_row
 from lcg.diffusion import Randomness
-from lcg.editing.contract import EditRequest, EditResult
 from lcg.guidance import CompiledFormula, Formula, Not
 from lcg.guidance.terms import leaf, refuse_inference_mode
 from lcg.nets.heads import HeadOutputs
-from lcg.nets.latent_classifier import LatentClassifier
 from lcg.schema import Attribute
 
 
-class GradCtrl(Baseline):
+class GradCtrl(FollowsClassifier, Mover):
     """Edits and generates by masked gradient steps on clean latents.
 
     Strength multiplies `length`.
@@ -88,67 +77,27 @@ class GradCtrl(Baseline):
             raise ValueError(f"`length` must be positive and finite, got {length}; the authors take 4")
         if not 0 <= masked < 1:
             raise ValueError(f"`masked` must be in [0, 1), got {masked}; it is a share of the channels, 0 for no mask")
-        self.checkpoint, self.steps, self.length, self.masked = checkpoint, steps, length, masked
+        super().__init__(checkpoint)
+        self.steps, self.length, self.masked = steps, length, masked
         self.protected = None if protected is None else tuple(protected)
-        self._classifier: LatentClassifier | None = None
-
-    @property
-    def classifier(self) -> LatentClassifier:
-        """The classifier that is climbed. Raises RuntimeError before `fit`."""
-        if self._classifier is None:
-            raise RuntimeError("gradctrl has no classifier yet; call `fit(training)` first")
-        return self._classifier
 
     def fit(self, training: Training) -> Self:
-        """Reads the classifier.
-
-        Raises:
-            FileNotFoundError: there is no checkpoint.
-            ValueError: it is another network, of another store, or does not know an attribute that is protected.
-        """
-        classifier: LatentClassifier = pretrained(self.checkpoint, "latent_classifier", training)
+        """Reads the classifier. Raises as `pretrained`, and ValueError for an unknown attribute to be protected."""
         for name in self.protected or ():
-            classifier.schema.index(name)
-        self._classifier = classifier
-        return self
-
-    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
-        """See `Editor`. Raises ValueError as `move` does."""
-        return EditResult(self.move(z_0, request.edits, request.strength), request)
-
-    def can_generate(self, formula: Formula) -> bool:
-        return is_conjunction(formula)
-
-    def generate(
-        self,
-        formula: Formula,
-        z_0: Float[Tensor, "batch *latent"],
-        randomness: Randomness = None,
-        strength: float = 1.0,
-    ) -> Float[Tensor, "batch *latent"]:
-        """Samples of the prior, edited. See `Baseline`; raises ValueError as `move` does."""
-        return self.move(z_0, [formula], strength)
+            training.schema.index(name)
+        return super().fit(training)
 
     def move(
         self,
         z_0: Float[Tensor, "batch *latent"],
         formulas: Sequence[Formula],
         strength: float | Tensor | None = None,
+        randomness: Randomness = None,
     ) -> Float[Tensor, "batch *latent"]:
-        """The end of the path.
+        """The end of the path; see `Mover`.
 
-        Args:
-            z_0: (B, *latent) where it begins.
-            formulas: literals, or conjunctions of such; weights multiply the steps.
-            strength: multiplies `length`, one number or one per row.
-
-        Returns:
-            (B, *latent).
-
-        Raises:
-            ValueError: latents of another shape, something that is no literal, literals that contradict each other, or
-                a strength that is negative or not finite.
-            RuntimeError: before `fit`, or under torch.inference_mode.
+        Weights multiply the steps, a strength `length`; nothing is drawn. Raises ValueError also for literals that
+        contradict each other.
         """
         check_shape(z_0, self.classifier.latent_shape)
         wanted = literals(formulas, self.classifier.schema, self.name)

@@ -93,7 +93,8 @@ class InterFaceGAN(Directional):
             raise ValueError(f"`scores` must be one of {', '.join(get_args(Scores))}, got {scores!r}")
         if isinstance(condition, str) and condition not in get_args(Condition):
             raise ValueError(f"`condition` must be none, all or a list of attributes, got {condition!r}")
-        self.alpha, self.condition, self.scores = alpha, condition, scores
+        self.condition = condition if isinstance(condition, str) else list(condition)
+        self.alpha, self.scores = alpha, scores
         self.share, self.train_share, self.seed = share, train_share, seed
         self.accuracy: dict[str, float] = {}
 

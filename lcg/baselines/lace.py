@@ -27,8 +27,9 @@ Defaults are those of the authors' FFHQ scripts. Departures:
   LACE takes to be N(0, I), which it is not; lcg's learnt prior is not used. |w - w_src|^2 is |z - z_src|^2 once more.
 - A binary attribute has one logit instead of two, and continuous classifiers are fitted by likelihood; of their outputs
   the mean is f. Labels of continuous attributes are in [0, 1] there; s is in the label's own unit.
-- Atoms that LACE has not: a threshold has the log-probability log Phi((f - c) / s) that LACE's density gives it, times
-  1/T; a set of values has the sum of their softmax.
+- A target `age=0.7` is LACE's continuous condition, times 1/T. Atoms that LACE has not: a threshold has the
+  log-probability log Phi((f - c) / s) that LACE's density gives it, times 1/T; a set of values has the sum of their
+  softmax.
 - `~glasses` asks for the value 0, as their scripts ask for no glasses, and so any other negated atom for the values
   that remain; NOT is for what is no atom. With `negation="energy"` it is for atoms too. ~~a is a.
 - All edits start from the original source, where theirs go on from the last result; the code's optional weights for
@@ -39,24 +40,25 @@ Defaults are those of the authors' FFHQ scripts. Departures:
 
 import math
 from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
-from lcg.baselines.contract import Baseline, Training, check_shape, pretrained, strength_per_row
+from lcg.baselines.clean import FollowsClassifier
+from lcg.baselines.contract import check_atom, check_shape, strength_per_row
 from lcg.diffusion import Randomness
 from lcg.diffusion.noise import randn
 from lcg.diffusion.schedule import expand
 from lcg.editing.contract import EditRequest, EditResult
 from lcg.guidance import And, Atom, Formula, Not, Or
-from lcg.guidance.formula import Beyond, Has, OneOf
+from lcg.guidance.formula import Beyond, Has, Near, OneOf
 from lcg.guidance.terms import gradient
 from lcg.nets.heads import HeadOutputs
 from lcg.nets.latent_classifier import LatentClassifier
-from lcg.schema import Schema, unknown_name
+from lcg.schema import unknown_name
 
 SamplerName = Literal["ode", "langevin"]
 Negation = Literal["value", "energy"]
@@ -66,7 +68,7 @@ NEGATED = 0.1  # what NOT bounds the absolute energy by
 STOP = 1e-3  # the time at which the equation ends; it starts at 1
 
 
-class LACE(Baseline):
+class LACE(FollowsClassifier):
     """Edits and generates by climbing the energies of classifiers of clean latents.
 
     A strength s <= 1 multiplies E(z, c), not the prior and not what keeps the source; s >= 1 is the inverse of LACE's
@@ -96,7 +98,7 @@ class LACE(Baseline):
 
     def __init__(
         self,
-        checkpoint: str = "runs/demo/baselines/lace.ckpt",
+        checkpoint: str | PathLike[str] = "runs/demo/baselines/lace.ckpt",
         sampler: SamplerName = "ode",
         keep_latent: float = 0.04,
         keep_logits: float = 0.01,
@@ -127,30 +129,11 @@ class LACE(Baseline):
             )
         if steps < 1:
             raise ValueError(f"`steps` must be >= 1, got {steps}; the authors have 100")
-        self.checkpoint, self.sampler, self.negation, self.spread = checkpoint, sampler, negation, spread
+        super().__init__(checkpoint)
+        self.sampler, self.negation, self.spread = sampler, negation, spread
         self.keep_latent, self.keep_logits = keep_latent, keep_logits
         self.beta_min, self.beta_max, self.tolerance = beta_min, beta_max, tolerance
         self.steps, self.step_size, self.noise, self.seed = steps, step_size, noise, seed
-        self._classifier: LatentClassifier | None = None
-
-    def fit(self, training: Training) -> Self:
-        """See `Baseline`; loads the classifiers. Raises ValueError also when they are of other attributes."""
-        classifier: LatentClassifier = pretrained(self.checkpoint, "latent_classifier", training)
-        if classifier.schema != training.schema or classifier.latent_shape != training.latent_shape:
-            raise ValueError(
-                f"{self.checkpoint} was trained on latents of shape {classifier.latent_shape} with attributes "
-                f"{', '.join(classifier.schema.names)}, not on those at hand; fit it again with "
-                "`lcg fit --config configs/baseline/lace.yaml`"
-            )
-        self._classifier = classifier
-        return self
-
-    @property
-    def classifier(self) -> LatentClassifier:
-        """What is followed. Raises RuntimeError before `fit`."""
-        if self._classifier is None:
-            raise RuntimeError("LACE has no classifiers yet; call fit(training) first")
-        return self._classifier
 
     def edit(self, z_0: Float[Tensor, "batch *latent"], request: EditRequest) -> EditResult:
         """See `Editor`. Labels are not used: what shall be kept are the classifiers' outputs at the source.
@@ -267,7 +250,7 @@ class LACE(Baseline):
         near = 2 * (z - z_src).square().flatten(1).sum(1)  # w is z
         moved = z.new_zeros(len(z))
         for name, (now, before) in logits.items():
-            change = (now - before).reshape(len(z), -1)
+            change = (now - before).unsqueeze(-1).flatten(1)  # also where there is one output a row
             if self.classifier.schema[name].kind == "continuous":
                 change = change[:, :1]  # the mean; LACE has no variance
             moved = moved + change.square().sum(1)
@@ -293,8 +276,7 @@ class LACE(Baseline):
 
     def _check(self, *formulas: Formula) -> None:
         for atom in (atom for formula in formulas for atom in formula.atoms()):
-            if not _belongs(atom, self.classifier.schema):
-                raise ValueError(f"{str(atom)!r} was parsed with another schema; parse it with that of the labels")
+            check_atom(atom, self.classifier.schema)
 
 
 def atom_energy(
@@ -310,8 +292,12 @@ def atom_energy(
         sharpness: of discrete energies the inverse of LACE's temperature, of continuous ones a factor.
 
     Raises:
-        ValueError: no value is left.
+        ValueError: no value is left, or a target such as `age=0.7` is negated.
     """
+    if isinstance(atom, Near):
+        if not holds:
+            raise ValueError(f"'~{atom}' leaves open where to; ask for a side, such as {atom.name}>{atom.value:g}")
+        return -0.5 * sharpness * ((output[:, 0] - atom.value) / spread).square()
     if isinstance(atom, Beyond):
         above = (output[:, 0] - atom.threshold) / spread
         return sharpness * torch.special.log_ndtr(above if atom.above == holds else -above)
@@ -413,10 +399,6 @@ def _outputs(classifier: LatentClassifier, z: Tensor) -> HeadOutputs:
     """In the precision of z."""
     outputs = classifier(z.to(next(classifier.parameters()).dtype))
     return {name: output.to(z.dtype) for name, output in outputs.items()}
-
-
-def _belongs(atom: Atom, schema: Schema) -> bool:
-    return schema.attributes[atom.column : atom.column + 1] == (atom.attribute,)
 
 
 def _finite(grad: Tensor) -> Tensor:

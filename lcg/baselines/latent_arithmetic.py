@@ -26,7 +26,7 @@ against its negation. Their step 0.3 sqrt(512) is kept relative to sqrt(D), the 
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -34,9 +34,8 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Self
 
-from lcg.baselines.contract import Baseline, Training, check_shape, is_conjunction, literals, strength_per_row
+from lcg.baselines.contract import Mover, Training, check_shape, literals, strength_per_row, when_fitted
 from lcg.diffusion import Randomness
-from lcg.editing.contract import EditRequest, EditResult
 from lcg.guidance import Atom, Formula
 from lcg.guidance.formula import Near
 
@@ -47,7 +46,7 @@ PROBE_STEP = 0.3
 """The step of a probe in units of sqrt(D)."""
 
 
-class Directional(Baseline):
+class Directional(Mover):
     """A method for which every atom has a step, and whose edits add steps: z_0 + strength * sum_i w_i s_i step_i.
 
     Steps are computed when they are asked for, in float64, and kept; latents and labels are kept, not copied.
@@ -62,32 +61,19 @@ class Directional(Baseline):
     @property
     def training(self) -> Training:
         """What the method was fitted on. Raises RuntimeError before that."""
-        if self._training is None:
-            raise RuntimeError(f"{self.name} has not been fitted; call `fit(training)` first")
-        return self._training
+        return when_fitted(self._training, self)
 
-    def edit(self, z_0: Float[Tensor, "batch *latent"], request: EditRequest) -> EditResult:
-        """See `Editor`; one move for all sources, whatever their labels.
-
-        Raises:
-            RuntimeError: before `fit`.
-            ValueError: latents of another shape, something that is no literal, a strength that is negative or not
-                finite, or as `direction` does.
-        """
-        return EditResult(self._move(z_0, request.edits, request.strength), request)
-
-    def can_generate(self, formula: Formula) -> bool:
-        return is_conjunction(formula)
-
-    def generate(
+    def move(
         self,
-        formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
+        formulas: Sequence[Formula],
+        strength: float | Tensor | None = None,
         randomness: Randomness = None,
-        strength: float = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
-        """Samples of a conjunction of literals, by moving samples of the prior; draws nothing. Raises as `edit`."""
-        return self._move(z_0, [formula], strength)
+        """One step for all rows, whatever their labels; draws nothing. Raises as `Mover.move` and as `direction`."""
+        check_shape(z_0, self.training.latent_shape)
+        strength = strength_per_row(strength, z_0)
+        return z_0 + (strength * self.direction(*formulas).to(z_0.device)).to(z_0.dtype)
 
     def direction(self, *formulas: Formula) -> Float[Tensor, "*latent"]:
         """sum_i w_i s_i step_i: where latents go at strength 1.
@@ -124,13 +110,6 @@ class Directional(Baseline):
     @abstractmethod
     def _find_step(self, atom: Atom) -> Float[Tensor, "*latent"]:
         """The step towards an atom of the training's schema."""
-
-    def _move(
-        self, z_0: Float[Tensor, "batch *latent"], formulas: Iterable[Formula], strength: float | Tensor | None
-    ) -> Float[Tensor, "batch *latent"]:
-        check_shape(z_0, self.training.latent_shape)
-        strength = strength_per_row(strength, z_0)
-        return z_0 + (strength * self.direction(*formulas).to(z_0.device)).to(z_0.dtype)
 
 
 class LatentArithmetic(Directional):

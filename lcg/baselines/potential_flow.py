@@ -17,7 +17,8 @@ a time; the order of edits does then not matter. As theirs, a path does not stop
 """
 
 import math
-from os import PathLike
+from collections.abc import Sequence
+from os import PathLike, fspath
 from typing import ClassVar
 
 import torch
@@ -26,26 +27,23 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lcg.baselines.contract import (
-    Baseline,
     Literal,
+    Mover,
     Training,
     check_shape,
-    is_conjunction,
     literals,
     pretrained,
     strength_per_row,
+    when_fitted,
 )
 from lcg.diffusion import Randomness
-from lcg.editing.contract import EditRequest, EditResult
 from lcg.guidance import Atom, Formula, FormulaReadout
 from lcg.guidance.formula import Beyond, Has, OneOf
 from lcg.nets.heads import Outputs
 from lcg.nets.potential_flow import PotentialFlow, traverse
 
-METHOD = "a traversal by potentials"
 
-
-class PotentialFlowTraversal(Baseline):
+class PotentialFlowTraversal(Mover):
     """Edits and generates by following gradients of learnt potentials.
 
     Args:
@@ -57,8 +55,10 @@ class PotentialFlowTraversal(Baseline):
         ValueError: rows < 1, or a level that is not in [0, 1].
     """
 
-    name = "potential_flow"
+    name: ClassVar[str] = "potential_flow"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.5, 2.0, 3.0)
+
+    _fitted: tuple[PotentialFlow, Training] | None = None
 
     def __init__(
         self,
@@ -70,61 +70,39 @@ class PotentialFlowTraversal(Baseline):
             raise ValueError(f"`rows` must be at least 1, got {rows}; some hundreds tell potentials apart")
         if not 0 <= level <= 1:
             raise ValueError(f"`level` must be in [0, 1], got {level}; 0.02 is hardly any noise")
-        self.checkpoint, self.rows, self.level = checkpoint, rows, level
+        self.checkpoint, self.rows, self.level = fspath(checkpoint), rows, level
 
     def fit(self, training: Training) -> Self:
-        """Loads the potentials. Raises FileNotFoundError or ValueError as `pretrained`, and for another shape."""
-        flow: PotentialFlow = pretrained(self.checkpoint, "potential_flow", training)
-        check_shape(training.z_0, flow.latent_shape)
-        self._flow, self._training = flow, training
+        """Loads the potentials. Raises FileNotFoundError and ValueError as `pretrained`."""
+        self._fitted = pretrained(self.checkpoint, "potential_flow", training), training
         self._found: dict[str, tuple[int, float]] = {}
         self._ends: dict[tuple[int, float], Outputs] = {}
         return self
 
-    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
-        """See `Editor`. Raises ValueError as `move` does."""
-        return EditResult(self.move(z_0, request.edits, request.strength), request)
-
-    def can_generate(self, formula: Formula) -> bool:
-        """Conjunctions of literals."""
-        return is_conjunction(formula)
-
-    def generate(
-        self,
-        formula: Formula,
-        z_0: Float[Tensor, "batch *latent"],
-        randomness: Randomness = None,
-        strength: float = 1.0,
-    ) -> Float[Tensor, "batch *latent"]:
-        """Samples of the prior, moved. Raises ValueError as `move` does."""
-        return self.move(z_0, (formula,), strength)
+    @property
+    def fitted(self) -> tuple[PotentialFlow, Training]:
+        """The potentials, and what they are matched to literals by. Raises RuntimeError before `fit`."""
+        return when_fitted(self._fitted, self)
 
     def move(
         self,
         z_0: Float[Tensor, "batch *latent"],
-        wanted: tuple[Formula, ...],
+        formulas: Sequence[Formula],
         strength: float | Tensor | None = None,
+        randomness: Randomness = None,
     ) -> Float[Tensor, "batch *latent"]:
-        """The end of the path.
+        """The end of the path; see `Mover`.
 
-        Args:
-            z_0: (B, *latent) standardised latents.
-            wanted: literals or conjunctions of literals; weights multiply their velocities.
-            strength: length of a step, one or one per row (B,); None for 1.
-
-        Returns:
-            (B, *latent) in the precision of z_0.
-
-        Raises:
-            RuntimeError: `fit` was not called.
-            ValueError: latents of another shape, something that is no conjunction of literals, a literal that always or
-                never holds and has no potential, or a strength that is negative or not finite.
+        Weights multiply velocities, a strength is the length of a step; nothing is drawn. Raises ValueError also for a
+        literal that always or never holds and has no potential.
         """
-        flow, training = self._fitted()
+        flow, training = self.fitted
         check_shape(z_0, flow.latent_shape)
-        parts = literals(wanted, training.schema, METHOD)
+        parts = literals(formulas, training.schema, self.name)
         chosen = [(self.potential_of(part), part.weight) for part in parts]
         length = strength_per_row(strength, z_0)
+        if not len(z_0):
+            return z_0
 
         def field(z: Tensor, step: int) -> Tensor:
             return sum((w * s * self._velocity(z, step, k) for (k, s), w in chosen), torch.zeros_like(z))
@@ -136,10 +114,10 @@ class PotentialFlowTraversal(Baseline):
         """The potential k and the sign s whose path leads to a literal.
 
         Raises:
-            RuntimeError: `fit` was not called.
+            RuntimeError: before `fit`.
             ValueError: no potential was trained for it, and it always or never holds, so none can be found.
         """
-        flow, _ = self._fitted()
+        flow, _ = self.fitted
         name, sign = trained_name(literal.atom)
         if name in flow.atoms:
             return flow.atoms.index(name), sign * literal.sign
@@ -150,7 +128,7 @@ class PotentialFlowTraversal(Baseline):
 
     def _best(self, literal: Literal) -> tuple[int, float]:
         """The potential and sign with the largest mean log P(literal) at the end of its path."""
-        flow, _ = self._fitted()
+        flow, _ = self.fitted
         readout = FormulaReadout(literal.atom if literal.positive else ~literal.atom, "independent")
         ways = [(k, sign) for k in range(flow.count) for sign in (1.0, -1.0)]
         reached = {way: float(readout(self._end(*way)).mean()) for way in ways}
@@ -158,7 +136,7 @@ class PotentialFlowTraversal(Baseline):
 
     def _end(self, k: int, sign: float) -> Outputs:
         """What the classifier says where one potential leads; kept, as it is the same for all literals."""
-        flow, training = self._fitted()
+        flow, training = self.fitted
         if (k, sign) not in self._ends:
             count = min(self.rows, len(training.z_0))
             with torch.inference_mode(False), torch.no_grad():
@@ -168,14 +146,9 @@ class PotentialFlowTraversal(Baseline):
         return self._ends[k, sign]
 
     def _velocity(self, z: Tensor, step: int, k: int) -> Tensor:
-        flow = self._flow
+        flow, _ = self.fitted
         place = z.to(flow.speed)
         return flow.velocity(place, place.new_tensor(float(step)).expand(len(place)), k).to(z)
-
-    def _fitted(self) -> tuple[PotentialFlow, Training]:
-        if not hasattr(self, "_flow"):
-            raise RuntimeError(f"{type(self).__name__} must be fitted before it is used; call fit(training) first")
-        return self._flow, self._training
 
 
 def trained_name(atom: Atom) -> tuple[str, float]:

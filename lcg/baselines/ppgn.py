@@ -28,7 +28,7 @@ Departures from the authors' code:
 
 import math
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from typing import ClassVar
 
 import torch
@@ -38,13 +38,13 @@ from typing_extensions import Self
 
 from lcg.baselines.clean import log_probability, own_noise
 from lcg.baselines.contract import (
-    Baseline,
+    Mover,
     Training,
     check_shape,
-    is_conjunction,
     literals,
     pretrained,
     strength_per_row,
+    when_fitted,
 )
 from lcg.diffusion import Denoiser, Randomness, Schedule, randn
 from lcg.editing.contract import EditRequest, EditResult
@@ -53,7 +53,7 @@ from lcg.guidance.terms import gradient
 from lcg.nets.latent_classifier import LatentClassifier
 
 
-class PPGN(Baseline):
+class PPGN(Mover):
     """Edits and generates by gradient ascent with a denoiser for a prior.
 
     Strength multiplies `lr`.
@@ -96,16 +96,15 @@ class PPGN(Baseline):
         for what, value in (("eps1", eps1), ("eps2", eps2), ("eps3", eps3)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"`{what}` must be finite and >= 0, got {value}; 0 leaves its term out")
-        self.checkpoint, self.steps, self.lr, self.sigma, self.normalised = checkpoint, steps, lr, sigma, normalised
+        self.checkpoint, self.steps, self.lr = fspath(checkpoint), steps, lr
+        self.sigma, self.normalised = sigma, normalised
         self.eps1, self.eps2, self.eps3, self.seed = eps1, eps2, eps3, seed
         self._fitted: tuple[LatentClassifier, Denoiser, Schedule] | None = None
 
     @property
     def fitted(self) -> tuple[LatentClassifier, Denoiser, Schedule]:
         """The classifier that is climbed, the prior's denoiser and its schedule. Raises RuntimeError before `fit`."""
-        if self._fitted is None:
-            raise RuntimeError("ppgn has no classifier and no prior yet; call `fit(training)` first")
-        return self._fitted
+        return when_fitted(self._fitted, self)
 
     def fit(self, training: Training) -> Self:
         """Reads the classifier, and takes the prior's denoiser. See `Baseline`."""
@@ -113,45 +112,21 @@ class PPGN(Baseline):
         self._fitted = classifier, training.denoiser, training.schedule
         return self
 
-    def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
-        """See `Editor`. Raises ValueError as `ascend` does."""
-        return EditResult(self.ascend(z_0, request.edits, request.strength, own_noise(z_0, self.seed)), request)
+    def edit(self, z_0: Float[Tensor, "batch *latent"], request: EditRequest) -> EditResult:
+        """See `Mover`; every source has noise of its own."""
+        return EditResult(self.move(z_0, request.edits, request.strength, own_noise(z_0, self.seed)), request)
 
-    def can_generate(self, formula: Formula) -> bool:
-        return is_conjunction(formula)
-
-    def generate(
-        self,
-        formula: Formula,
-        z_0: Float[Tensor, "batch *latent"],
-        randomness: Randomness = None,
-        strength: float = 1.0,
-    ) -> Float[Tensor, "batch *latent"]:
-        """Ascends from samples of the prior. See `Baseline`; raises ValueError as `ascend` does."""
-        return self.ascend(z_0, [formula], strength, randomness)
-
-    def ascend(
+    def move(
         self,
         z_0: Float[Tensor, "batch *latent"],
         formulas: Sequence[Formula],
         strength: float | Tensor | None = None,
         randomness: Randomness = None,
     ) -> Float[Tensor, "batch *latent"]:
-        """Where the ascent ends.
+        """Where the ascent ends; see `Mover`.
 
-        Args:
-            z_0: (B, *latent) where it begins.
-            formulas: literals, or conjunctions of such; weights multiply log-probabilities.
-            strength: multiplies `lr`, one number or one per row.
-            randomness: of the noise, one generator per row or one for all.
-
-        Returns:
-            (B, *latent).
-
-        Raises:
-            ValueError: latents of another shape, something that is no literal, literals that contradict each other, or
-                a strength that is negative or not finite.
-            RuntimeError: before `fit`, or under torch.inference_mode.
+        Weights multiply log-probabilities, a strength `lr`. Raises ValueError also for literals that contradict each
+        other.
         """
         classifier, denoiser, schedule = self.fitted
         check_shape(z_0, classifier.latent_shape)

@@ -33,6 +33,7 @@ Where we differ, or had to choose:
 """
 
 from collections.abc import Sequence
+from os import PathLike, fspath
 from typing import ClassVar
 
 import torch
@@ -49,6 +50,7 @@ from lcg.baselines.contract import (
     literals,
     pretrained,
     strength_per_row,
+    when_fitted,
 )
 from lcg.diffusion import Randomness, randn
 from lcg.editing.contract import EditRequest, EditResult
@@ -72,20 +74,13 @@ class StyleFlow(Baseline):
     name: ClassVar[str] = "styleflow"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 
-    def __init__(self, checkpoint: str = "runs/demo/baselines/styleflow.ckpt") -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: str | PathLike[str] = "runs/demo/baselines/styleflow.ckpt") -> None:
+        self.checkpoint = fspath(checkpoint)
         self._fitted: tuple[ContinuousFlow, Training] | None = None
 
     def fit(self, training: Training) -> Self:
-        """See `Baseline`; loads the flow. Raises ValueError also when it is of other attributes or latents."""
-        flow: ContinuousFlow = pretrained(self.checkpoint, "continuous_flow", training)
-        if flow.schema != training.schema or flow.latent_shape != training.latent_shape:
-            raise ValueError(
-                f"{self.checkpoint} was trained on latents of shape {flow.latent_shape} with attributes "
-                f"{', '.join(flow.schema.names)}, not on those at hand; fit it again with "
-                "`lcg fit --config configs/baseline/styleflow.yaml`"
-            )
-        self._fitted = flow, training
+        """Loads the flow. Raises FileNotFoundError and ValueError as `pretrained`."""
+        self._fitted = pretrained(self.checkpoint, "continuous_flow", training), training
         return self
 
     @property
@@ -246,14 +241,12 @@ class StyleFlow(Baseline):
     def _wanted(self, formulas: Sequence[Formula]) -> Wanted:
         _, training = self._ready()
         wanted: Wanted = {}
-        for literal in literals(formulas, training.schema, "StyleFlow"):
+        for literal in literals(formulas, training.schema, self.name):
             wanted.setdefault(literal.atom.column, []).append(literal)
         return wanted
 
     def _ready(self) -> tuple[ContinuousFlow, Training]:
-        if self._fitted is None:
-            raise RuntimeError("StyleFlow has no flow yet; call fit(training) first")
-        return self._fitted
+        return when_fitted(self._fitted, self)
 
 
 def _hold(asked: Sequence[Literal], labels: Tensor) -> Tensor:

@@ -353,6 +353,7 @@ def check_numbers(
     noise: float,
     batch_size: int,
 ) -> None:
+    """Raises ValueError for an option of `invert` that is out of range."""
     for name, count in (("steps", steps), ("patience", patience), ("batch_size", batch_size)):
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}")

@@ -191,6 +191,12 @@ def test_the_label_and_sign_of_a_literal(text: str, negation: str, expected: tup
     assert composable().condition(literal, negation) == pytest.approx(expected, abs=0.005)
 
 
+def test_a_target_is_the_mean_of_the_labels_near_it() -> None:
+    (literal,) = literals(edits("age=0.3"), SCHEMA, "composable")
+    assert composable().condition(literal) == pytest.approx((0.3, 1.0), abs=0.005)
+    assert float((composable().edit(normal(2, 4), EditRequest(edits("age=0.3"))).z_0 - normal(2, 4)).abs().max()) > 0.1
+
+
 def test_what_is_no_condition_is_refused() -> None:
     method = composable()
     several, old = (literals([parse(text, SCHEMA)], SCHEMA, "")[0] for text in ("hair in {blond, red}", "age>2"))
@@ -436,11 +442,6 @@ def test_what_was_fitted_edits_and_generates(tmp_path: Path, tiny_store) -> None
 # --- refusals ---
 
 
-def test_the_grid_of_strengths() -> None:
-    strengths = ComposableDiffusion.strengths
-    assert sorted(strengths) == list(strengths) and 1.0 in strengths and len(strengths) <= 9 and min(strengths) > 0
-
-
 def test_wrong_options_are_refused() -> None:
     for option in ("negation", "mcmc", "start", "keep"):
         with pytest.raises(ValueError, match=f"unknown {option} 'other'.* Composable Diffusion has: "):
@@ -455,17 +456,6 @@ def test_wrong_options_are_refused() -> None:
         ComposableDiffusion(mcmc_steps=0)
 
 
-def test_it_must_be_fitted_first_and_sources_must_fit() -> None:
-    z = normal(2, 4)
-    for ask in (
-        lambda m, z: m.edit(z, EditRequest(edits("+hat"))),
-        lambda m, z: m.generate(parse("hat", SCHEMA), z),
-    ):
-        with pytest.raises(RuntimeError, match=r"has no model yet; call `fit\(training\)` first"):
-            ask(ComposableDiffusion(), z)
-        with pytest.raises(ValueError, match=r"`z_0` must be latents of shape \(4,\).*got \(5,\)"):
-            ask(composable(), normal(2, 5))
+def test_labels_must_fit_the_sources() -> None:
     with pytest.raises(ValueError, match=r"`labels` of the request must have shape \(2, 5\), .* got \(3, 5\)"):
-        composable().edit(z, EditRequest(edits("+hat"), labels().repeat(3, 1)))
-    with pytest.raises(ValueError, match="`strength` must be finite and >= 0, got -1"):
-        composable().edit(z, EditRequest(edits("+hat"), strength=-1.0))
+        composable().edit(normal(2, 4), EditRequest(edits("+hat"), labels().repeat(3, 1)))

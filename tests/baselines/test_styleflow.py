@@ -1,5 +1,6 @@
 """StyleFlow: with a flow that only translates it is arithmetic, in closed form; and it asks for sensible attributes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,28 +62,12 @@ def literal(text: str) -> Formula:
     return parse(text, SCHEMA)
 
 
-def save(flow: ContinuousFlow, path: Path, store: str = "here") -> str:
-    """A checkpoint as `lcg fit` leaves it."""
-    state = {f"continuous_flow.{name}": tensor for name, tensor in flow.state_dict().items()}
-    entry = {
-        "version": "0",
-        "kind": "continuous_flow",
-        "config": flow.config,
-        "mean": torch.zeros(flow.latent_shape),
-        "std": torch.ones(flow.latent_shape),
-        "store": store,
-        "generator": "",
-    }
-    torch.save({"lcg": entry, "state_dict": state}, path)
-    return str(path)
-
-
 def training(z_0: Tensor, labels: Tensor) -> Training:
     classifier = TimeConditionedClassifier((SIZE,), SCHEMA, width=8, depth=1).eval()
     nn.init.normal_(classifier.net.output.weight, generator=torch.Generator().manual_seed(1))
     denoiser, schedule = GaussianDenoiser(torch.zeros(SIZE), torch.eye(SIZE), CosineSchedule()), CosineSchedule()
     statistics = Statistics(torch.zeros(SIZE), torch.ones(SIZE))
-    return Training(z_0, labels, SCHEMA, Line(), statistics, denoiser, schedule, classifier, "here")
+    return Training(z_0, labels, SCHEMA, Line(), statistics, denoiser, schedule, classifier)
 
 
 def translation() -> ContinuousFlow:
@@ -106,13 +91,17 @@ def curved() -> ContinuousFlow:
     return flow.eval()
 
 
-def fitted(flow: ContinuousFlow, folder: Path) -> StyleFlow:
-    return StyleFlow(save(flow, folder / "styleflow.ckpt")).fit(training(*world()))
+@pytest.fixture
+def fitted(save, tmp_path: Path) -> Callable[[ContinuousFlow], StyleFlow]:
+    def fit(flow: ContinuousFlow) -> StyleFlow:
+        return StyleFlow(save(flow, tmp_path / "styleflow.ckpt")).fit(training(*world()))
+
+    return fit
 
 
 @pytest.fixture
-def styleflow(tmp_path: Path) -> StyleFlow:
-    return fitted(curved(), tmp_path)
+def styleflow(fitted) -> StyleFlow:
+    return fitted(curved())
 
 
 def distances(z: Tensor, others: Tensor) -> Tensor:
@@ -126,9 +115,9 @@ def edit(editor: StyleFlow, z_0: Tensor, *words: str, **more: object) -> Tensor:
 # --- the flow's edit ---
 
 
-def test_with_a_flow_that_translates_an_edit_is_arithmetic(tmp_path: Path) -> None:
+def test_with_a_flow_that_translates_an_edit_is_arithmetic(fitted) -> None:
     """z' = z_0 - s S (a' - a): what the source knows of itself is in the noise, and stays."""
-    editor = fitted(translation(), tmp_path)
+    editor = fitted(translation())
     z_0, labels = (part[:20] for part in world())
     shift = editor.flow.layers[0].shift.weight[:, 1:]
     target = editor.target_labels(labels, editor._wanted([literal("wrinkles=many")]))
@@ -185,16 +174,16 @@ def test_a_batch_is_its_rows_each_with_its_strength(styleflow: StyleFlow) -> Non
     assert torch.equal(together[0], z_0[0])
 
 
-def test_weights_multiply_the_strength_of_their_attribute(tmp_path: Path) -> None:
-    editor = fitted(translation(), tmp_path)
+def test_weights_multiply_the_strength_of_their_attribute(fitted) -> None:
+    editor = fitted(translation())
     z_0, labels = (part[:10] for part in world())
     request = EditRequest((literal("wrinkles=many^2.0"),), labels)
     twice = edit(editor, z_0, "wrinkles=many", labels=labels, strength=2.0)
     torch.testing.assert_close(editor.edit(z_0, request).z_0, twice)
 
 
-def test_details_are_not_extrapolated(tmp_path: Path) -> None:
-    editor = fitted(translation(), tmp_path)
+def test_details_are_not_extrapolated(fitted) -> None:
+    editor = fitted(translation())
     z_0, labels = world()
     bare = labels[:, 0] == 0
     z_0, labels = z_0[bare][:10], labels[bare][:10]
@@ -267,9 +256,9 @@ def test_labels_are_completed_by_the_classifier(styleflow: StyleFlow) -> None:
 # --- sampling ---
 
 
-def test_samples_have_the_noise_that_was_drawn_under_labels_of_training(tmp_path: Path) -> None:
+def test_samples_have_the_noise_that_was_drawn_under_labels_of_training(fitted) -> None:
     """With a flow that translates, z = u - S a: samples less their noise lie on the attribute vectors of the rows."""
-    editor = fitted(translation(), tmp_path)
+    editor = fitted(translation())
     seeds, rows = range(40), world()[1]
     z = editor.generate(literal("hat & age>0.5"), torch.zeros(40, SIZE), generators(seeds))
     noise = torch.stack([torch.randn(1 + SIZE, generator=g)[1:] for g in generators(seeds)])
@@ -280,8 +269,8 @@ def test_samples_have_the_noise_that_was_drawn_under_labels_of_training(tmp_path
     assert len(distance.argmin(1).unique()) > 10
 
 
-def test_a_combination_without_rows_overwrites_labels(tmp_path: Path) -> None:
-    editor = fitted(translation(), tmp_path)
+def test_a_combination_without_rows_overwrites_labels(fitted) -> None:
+    editor = fitted(translation())
     labels = world()[1]
     formula = literal("hat & age>0.85")
     assert not bool(formula.holds(labels).any())
@@ -293,16 +282,13 @@ def test_a_combination_without_rows_overwrites_labels(tmp_path: Path) -> None:
     assert distances(z - noise, possible).amin(1).max() < 1e-4
 
 
-def test_a_sample_is_what_its_seed_makes_it(styleflow: StyleFlow) -> None:
-    z_0 = torch.zeros(4, SIZE)
-    together = styleflow.generate(literal("hat"), z_0, generators(range(4)))
-    alone = [styleflow.generate(literal("hat"), z_0[:1], generators([k])) for k in range(4)]
-    assert (together - torch.cat(alone)).abs().max() < 1e-4
-    assert torch.equal(together, styleflow.generate(literal("hat"), z_0 + 1, generators(range(4))))
+def test_of_the_latents_that_samples_are_asked_with_only_the_number_counts(styleflow: StyleFlow) -> None:
+    a, b = (styleflow.generate(literal("hat"), torch.full((4, SIZE), x), generators(range(4))) for x in (0.0, 1.0))
+    assert torch.equal(a, b)
 
 
-def test_the_strength_of_samples_starts_at_the_mean_of_training(tmp_path: Path) -> None:
-    editor = fitted(translation(), tmp_path)
+def test_the_strength_of_samples_starts_at_the_mean_of_training(fitted) -> None:
+    editor = fitted(translation())
     z = [editor.generate(literal("hat"), torch.zeros(6, SIZE), generators(range(6)), s) for s in (0.0, 1.0, 2.0)]
     torch.testing.assert_close(z[2] - z[1], z[1] - z[0], rtol=1e-4, atol=1e-4)
     share = 2 * world()[1][:, 0].mean() - 1
@@ -310,45 +296,11 @@ def test_the_strength_of_samples_starts_at_the_mean_of_training(tmp_path: Path) 
     torch.testing.assert_close(z[1] - z[0], expected.expand(6, -1), rtol=1e-4, atol=1e-4)
 
 
-def test_conjunctions_can_be_sampled(styleflow: StyleFlow) -> None:
-    assert styleflow.can_generate(literal("hat & ~long & hair=red^2.0"))
-    assert not styleflow.can_generate(literal("hat | long"))
-    with pytest.raises(ValueError, match="StyleFlow knows literals only, such as glasses"):
-        styleflow.generate(literal("hat | long"), torch.zeros(2, SIZE))
-
-
 # --- errors ---
-
-
-def test_it_must_be_fitted_first() -> None:
-    for call in (
-        lambda: edit(StyleFlow(), torch.zeros(2, SIZE), "+hat"),
-        lambda: StyleFlow().generate(literal("hat"), torch.zeros(2, SIZE)),
-        lambda: StyleFlow().flow,
-    ):
-        with pytest.raises(RuntimeError, match=r"StyleFlow has no flow yet; call fit\(training\) first"):
-            call()
-
-
-def test_checkpoints_must_be_there_and_of_the_store_and_its_attributes(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"no continuous_flow at .*`lcg fit --config configs/baseline/styleflow"
-    ):
-        StyleFlow(str(tmp_path / "none.ckpt")).fit(training(*world()))
-    elsewhere = save(curved(), tmp_path / "elsewhere.ckpt", store="elsewhere")
-    with pytest.raises(ValueError, match="was trained on another store"):
-        StyleFlow(elsewhere).fit(training(*world()))
-    other = save(ContinuousFlow((SIZE,), Schema((Attribute("hat"),)), ()), tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"latents of shape \(4,\) with attributes hat, not on those at hand; fit it"):
-        StyleFlow(other).fit(training(*world()))
 
 
 def test_what_does_not_fit_is_refused(styleflow: StyleFlow) -> None:
     z_0, labels = (part[:3] for part in world())
-    with pytest.raises(ValueError, match=r"`z_0` must be latents of shape \(4,\).* got \(3,\)"):
-        edit(styleflow, z_0[:, :3], "+hat")
-    with pytest.raises(ValueError, match=r"`z_0` must be latents of shape \(4,\).* got \(3,\)"):
-        styleflow.generate(literal("hat"), z_0[:, :3])
     with pytest.raises(ValueError, match=r"`labels` must be \(3, 6\), a row per source .* got \(2, 6\)"):
         edit(styleflow, z_0, "+hat", labels=labels[:2])
     with pytest.raises(
@@ -357,5 +309,3 @@ def test_what_does_not_fit_is_refused(styleflow: StyleFlow) -> None:
         edit(styleflow, z_0, "age>2", labels=labels)
     with pytest.raises(ValueError, match="there is no labelled latent for which 'hat & ~hat' holds"):
         styleflow.generate(literal("hat & ~hat"), z_0)
-    with pytest.raises(ValueError, match="`strength` must be finite and >= 0, got -1"):
-        edit(styleflow, z_0, "+hat", strength=-1.0)
