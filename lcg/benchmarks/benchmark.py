@@ -135,7 +135,7 @@ class Benchmark:
         count = self.sizes.samples
         for method in (m for m in self.methods if m.can(task)):
             depends = ("sampling", self.own_settings(method, "guidance"))
-            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
+            tune = partial(self.tune, method, task)
 
             def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
                 tune()
@@ -159,7 +159,7 @@ class Benchmark:
         count, compared = self.sizes.sources, [method for method in self.methods if method.can(task)]
         for method in compared:
             depends = self.edit_settings(method)
-            tune = partial(method.tune, task, partial(self.tuning_score, method, task))
+            tune = partial(self.tune, method, task)
 
             def sequence(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
                 tune()
@@ -185,7 +185,7 @@ class Benchmark:
             real, z_0 = self.sources(task, f"sources-{seed}", self.sizes.compared)
             frames = [real.images]
             for method in compared:
-                method.tune(task, partial(self.tuning_score, method, task))
+                self.tune(method, task)
                 frames.append(self.pipeline.decode(method.edit(task, z_0, real.labels)[-1]))
             image = strips(np.stack(frames, axis=1), ["source", *(label_of(method.name) for method in compared)])
             caption = (
@@ -241,6 +241,14 @@ class Benchmark:
         """Renders to edit, none of which has an edit already, and their standardised latents."""
         real = self.evaluator.world.real("uniform", count, split, sources_of(task, self.conditions))
         return real, self.pipeline.encode(real.images)
+
+    def tune(self, method: Method, task: Generate | Edit) -> None:
+        """Has a method adapted to a task; what it finds is kept for a benchmark that goes on."""
+        depends: tuple[str, ...] = ("sampling", self.own_settings(method, "guidance"))
+        if isinstance(task, Edit):
+            depends = self.edit_settings(method)
+        search = partial(method.tune, task, partial(self.tuning_score, method, task))
+        method.adopt(self.cells.remember(["tuning", method.name, task.name], search, depends))
 
     def tuning_score(self, method: Method, whole: Generate | Edit, task: Generate | Edit) -> float:
         """Joint accuracy, or success of the last edit, on the validation split.

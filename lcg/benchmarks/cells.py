@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,19 @@ class Cells:
             rows = [(method, name, *_plain(figure), seed) for name, figure in make()]
             write_atomic(path, json.dumps(rows).encode())
         self.rows += [tuple(row) for row in json.loads(path.read_text())]
+
+    def remember(self, what: list[str], make: Callable[[], Any], depends: tuple[str, ...] = ()) -> Any:
+        """Something that took long to find out, in JSON primitives; `make` finds it out when it is not stored yet.
+
+        Args:
+            what: its name, such as the tuning of a method for a task.
+            make: gives it.
+            depends: as in `measure`.
+        """
+        path = self._path(what, depends)
+        if not path.is_file():
+            write_atomic(path, json.dumps(make()).encode())
+        return json.loads(path.read_text())
 
     def outcomes(
         self,
@@ -117,7 +130,7 @@ class Cells:
             write_atomic(path, json.dumps(entry).encode())
         self.pictures.append(json.loads(path.read_text()))
 
-    def _path(self, what: list[Any], depends: tuple[str, ...]) -> Path:
+    def _path(self, what: Sequence[Any], depends: tuple[str, ...]) -> Path:
         on = {name: self.settings[name] for name in ("always", *depends)}
         key = hashlib.sha256(json.dumps([what, on], sort_keys=True).encode()).hexdigest()[:24]
         return self.folder / "cells" / f"{key}.json"

@@ -51,8 +51,16 @@ class Method(ABC):
     def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
         """Standardised latents (N, *latent) after all edits, made with this strength."""
 
-    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:  # noqa: B027 (optional)
-        """Adapts itself to a task, once; `score(task)` measures it as it stands on the validation split."""
+    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> dict[str, float]:
+        """Finds the best settings for a task and its steps; `score(part)` measures the method on the validation split.
+
+        Returns:
+            A strength by the name of each step, for `adopt`; nothing where a method is not tuned.
+        """
+        return {}
+
+    def adopt(self, tuned: dict[str, float]) -> None:  # noqa: B027 (optional)
+        """Takes over what `tune` found, now or in an earlier run."""
 
     def chosen(self, task: Generate | Edit) -> str:
         """What tuning chose for a task, in words; empty where nothing was tuned."""
@@ -131,17 +139,18 @@ class Competitor(Method):
     def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
         return self.baseline.edit(z_0, EditRequest(task.edits, labels, strength)).z_0
 
-    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> None:
+    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> dict[str, float]:
+        best = {}
         for part in (task,) if isinstance(task, Generate) else task.steps():
-            if part.name in self.tuned:
-                continue
-
-            def at(strength: float, part: Generate | Edit = part) -> float:
+            scores = {}
+            for strength in sorted(self.strengths):
                 self.tuned[part.name] = strength
-                return score(part)
+                scores[strength] = score(part)
+            best[part.name] = max(scores, key=scores.__getitem__)  # of equally good ones the gentlest
+        return best
 
-            scores = {strength: at(strength) for strength in sorted(self.strengths)}
-            self.tuned[part.name] = max(scores, key=scores.__getitem__)  # of equally good ones the gentlest
+    def adopt(self, tuned: dict[str, float]) -> None:
+        self.tuned |= tuned
 
     def chosen(self, task: Generate | Edit) -> str:
         parts = (task,) if isinstance(task, Generate) else task.steps()
