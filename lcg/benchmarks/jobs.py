@@ -211,7 +211,7 @@ def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, si
 
 def options_of(baseline: Baseline) -> dict[str, Any]:
     """What a baseline's results depend on, before it is fitted: its class, its options, the bytes of its checkpoint."""
-    options = {k: v for k, v in vars(baseline).items() if _is_plain(v)}
+    options = {k: v for k, v in vars(baseline).items() if not k.startswith("_") and _is_plain(v)}
     checkpoint = Path(str(options.get("checkpoint", "")))
     if checkpoint.is_file():
         options["checkpoint_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
