@@ -1,7 +1,7 @@
 """The command line: one `lcg`, two kinds of commands.
 
-    fit validate test predict                   Lightning's own, over any LightningModule and LightningDataModule
-    encode generate edit verify bench report    a function each; its signature is the options, its docstring the help
+    fit validate test predict                         Lightning's own, over any LightningModule and LightningDataModule
+    encode generate edit verify bench sweep report    a function each: its signature is the options, its docstring help
 
 Both take YAML files (`--config`, repeated, later ones win) and dotted overrides (`--trainer.max_epochs 3`). Nothing is
 imported before the command is known: Lightning alone takes seconds, and `lcg --help` should not.
@@ -68,6 +68,7 @@ JOBS = MappingProxyType(
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
+        "sweep": Job("a W&B sweep file, run here without a server", "lcg.benchmarks.sweep:sweep_job", positional=True),
         "report": Job("a benchmark's directory -> report.html", "lcg.benchmarks.report:report_job", positional=True),
     }
 )

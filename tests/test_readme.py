@@ -68,6 +68,7 @@ LEAVES = {
     "report": ("*/report.html",),
     "validate": ("*/calibration.png", "*/calibration.csv"),
     "verify": ("*/verify.csv",),
+    "sweep": ("*/sweep.md",),
 }
 DESTINATION = re.compile(r"--(out|.*\bdirpath)")
 
@@ -194,6 +195,8 @@ def shortened(words: tuple[str, ...], number: int, judge: Path) -> list[str]:
         more |= {"device": "cpu"}
         if "--out" not in dict(options(words)):  # so that it cannot be in the way of another
             more |= {"out": f"runs/{command}-{number}"}
+    if command == "sweep":
+        more |= {"count": 1}
     if command == "bench":
         more |= {f"sizes.{name}": value for name, value in TINY_BENCH.items()}
         more |= {"judge": judge, "sampling.steps": 5, "editing.steps": 5}
@@ -262,6 +265,7 @@ class Reader:
         real = AvatarWorld.real
         with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):  # DDP sets addresses and ranks
             patch.chdir(self.checkout)
+            patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment's lcg
             patch.setattr(AvatarWorld, "real", lambda self, d, n, split, f=None: real(self, d, min(n, 128), split, f))
             try:
                 yield
@@ -282,10 +286,13 @@ def reader(demo, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     shutil.copytree(ROOT / "configs", checkout / "configs")
     shutil.copytree(demo.root, checkout / "runs" / "demo")
     write_photos(checkout / "photos", 120)
+    experiment = checkout / "experiments" / "03_editing"
+    shutil.copytree(ROOT / "experiments" / "03_editing", experiment, ignore=shutil.ignore_patterns("*.png", "*.csv"))
     torch.manual_seed(0)
     small = Judge(SCHEMA, width=4, features=3)  # few features, so that few samples give a distance
     judge = tmp_path_factory.mktemp("judge") / "judge.safetensors"
     save_weights(judge, small, small.config, {"trained": "not at all"})
+    quicken(experiment / "sweep.yaml", judge)
     reader = Reader(checkout, judge)
     benchmark = ("lcg", "bench", "--config", "configs/benchmark/demo.yaml")
     baseline = ("lcg", "fit", "--config", "configs/baseline/styleflow.yaml")  # of `make baselines`, the one in need
@@ -293,6 +300,16 @@ def reader(demo, tmp_path_factory: pytest.TempPathFactory) -> Reader:
         assert reader.run(shortened(baseline, 0, judge)) == 0
         assert reader.run(shortened(benchmark, 0, judge)) == reader.run(["report", "runs/demo/bench"]) == 0
     return reader
+
+
+def quicken(sweep: Path, judge: Path) -> None:
+    """Has the runs of a sweep file measure little: `lcg sweep` hands nothing on to them."""
+    written = yaml.safe_load(sweep.read_text())
+    few = {f"sizes.{name}": value for name, value in TINY_BENCH.items()}
+    few |= {"judge": judge, "sampling.steps": 5, "editing.steps": 5}
+    place = written["command"].index("${args}")
+    written["command"][place:place] = [f"--{name}={value}" for name, value in few.items()]
+    sweep.write_text(yaml.safe_dump(written))
 
 
 def write_photos(folder: Path, count: int) -> None:

@@ -1,0 +1,143 @@
+"""`lcg sweep`: a W&B sweep file, run on this machine without any server.
+
+Each run is the file's command in a process of its own. Its id is a hash of its parameters and its results are in a
+folder of its own, OUT/runs/ID/bench, which the command is told by the placeholder ${out}, a macro that W&B does not
+have, or else by `--out FOLDER` behind all other words. There it must write the tidy results.csv of `lcg bench`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lcg import __version__
+from lcg.benchmarks.estimates import Results, read_rows
+from lcg.benchmarks.sweep_file import ENV, Sweep, read_sweep
+from lcg.benchmarks.sweep_runs import Attempt, Run, expand, runs
+from lcg.benchmarks.sweep_table import check_metric, summary, write_provenance, write_results
+from lcg.data.atomic import write_atomic
+
+LOG_LINES = 12
+"""How much of a failed run's log is shown."""
+
+
+def sweep_job(
+    file: str,
+    out: str = "runs/sweep",
+    parallel: int = 1,
+    count: int | None = None,
+    seed: int = 0,
+    method: str = "lcg",
+    repeat: bool = False,
+) -> int:
+    """Runs a W&B sweep file on this machine, without a server; run again, it goes on where it was stopped.
+
+    Writes OUT/results.csv (the rows of all runs, their parameters as columns), OUT/sweep.md (the metric by parameters,
+    with the best run) and OUT/provenance.json. Each run has a folder, OUT/runs/ID, with its log and its results.
+    A run that fails does not stop the others; the exit code is 1 then, and the next `lcg sweep` tries it again.
+
+    Args:
+        file: the sweep file, as for `wandb sweep`.
+        out: folder for the results.
+        parallel: runs at once; they share the threads.
+        count: how many runs at most, beside the file's `run_cap`.
+        seed: of the draws of a random search.
+        method: the rows of a run's results.csv whose metric decides, where it compares several methods.
+        repeat: make finished runs again too, after a change that neither the command nor the files it names show.
+    """
+    if parallel < 1:
+        raise ValueError(f"`parallel` must be at least 1, got {parallel}; 1 makes one run after another")
+    sweep = read_sweep(file)
+    distinct = {run.id: run for run in runs(sweep, seed, count)}  # a draw from few values may come twice
+    attempts = [_attempt(sweep, run, Path(out)) for run in distinct.values()]
+    environment = _environment(parallel)
+    _check_program(attempts[0].command, environment)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    missing = [attempt for attempt in attempts if repeat or not attempt.finished()]
+    started = time.perf_counter()
+    failed: dict[str, str] = {}
+    try:
+        execute(missing, parallel, environment, failed)
+    finally:  # also of what was stopped
+        done = [attempt for attempt in attempts if attempt.finished()]
+        tables = {attempt.run.id: Results(tuple(read_rows(attempt.results))) for attempt in done}
+        write_results(Path(out), attempts, tables)
+        settings = {"seed": seed, "count": count, "method": method, "parallel": parallel}
+        write_provenance(sweep, Path(out), attempts, settings, failed, time.perf_counter() - started)
+    check_metric(sweep, method, tables)
+    text = summary(sweep, method, attempts, tables)
+    write_atomic(Path(out) / "sweep.md", text.encode())
+    print(f"{len(attempts)} runs, {len(attempts) - len(missing)} of them made before, {len(failed)} failed")
+    print(*(line for line in text.splitlines() if line.startswith("Best: ")), Path(out) / "sweep.md", sep="\n")
+    return 1 if failed else 0
+
+
+def _attempt(sweep: Sweep, run: Run, out: Path) -> Attempt:
+    folder = out / "runs" / run.id
+    named = [part for word in (*sweep.command, sweep.program or "") for part in (word, word.partition("=")[2])]
+    files = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in named if os.path.isfile(name)}
+    asked = {"command": sweep.command, "program": sweep.program, "files": files, "lcg": __version__}
+    fingerprint = hashlib.sha256(json.dumps([asked, run.parameters], sort_keys=True).encode()).hexdigest()
+    return Attempt(run, folder, expand(sweep, run, folder / "bench"), fingerprint)
+
+
+def _environment(parallel: int) -> dict[str, str]:
+    """That of the runs: the programs beside this Python are found first, and the threads are divided."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(given) if given.isdecimal() else cores
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": str(max(1, threads // parallel))}
+
+
+def _check_program(command: list[str], environment: Mapping[str, str]) -> None:
+    """Raises ValueError when the command begins with a program that does not exist."""
+    word = next((word for word in command if word != ENV), "")
+    if "=" not in word and shutil.which(word, path=environment["PATH"]) is None:
+        raise ValueError(f"`command` begins with {word!r}, but there is no such program; install it, or give its path")
+
+
+def execute(attempts: Sequence[Attempt], parallel: int, environment: Mapping[str, str], failed: dict[str, str]) -> None:
+    """Makes runs, `parallel` at once; what failed, and why, goes to `failed` by id. None outlives an interruption."""
+    waiting = list(attempts)
+    running: dict[subprocess.Popen[bytes], tuple[Attempt, float]] = {}
+    bar = tqdm(total=len(attempts), desc="sweep", unit="run", disable=not attempts)
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                attempt = waiting.pop(0)
+                running[attempt.start(environment)] = attempt, time.perf_counter()
+            for process in [process for process in running if process.poll() is not None]:
+                attempt, started = running.pop(process)
+                if problem := attempt.close(process.returncode, time.perf_counter() - started):
+                    failed[attempt.run.id] = problem
+                    tqdm.write(_failure(attempt, problem), file=sys.stderr)
+                bar.update()
+            time.sleep(0.02)
+    finally:
+        bar.close()
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _failure(attempt: Attempt, problem: str) -> str:
+    lines = attempt.log.read_text(errors="replace").splitlines()
+    shown = "\n".join(f"    {line}" for line in lines[-LOG_LINES:]) or "    (nothing)"
+    words = shlex.join(attempt.command)
+    return f"run {attempt.run.id} failed: {problem}\n  {words}\n  the end of {attempt.log}:\n{shown}"
