@@ -166,7 +166,7 @@ class ComposableDiffusion(Baseline):
         ValueError: an unknown option, or a number out of range.
     """
 
-    name: ClassVar[str] = "composable"
+    name = "composable"
     strengths: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.5, 2.0)
 
     def __init__(

@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -94,7 +94,7 @@ class Baseline(Editor):
         strengths: what a benchmark tunes and sweeps, ascending, at most nine; strength 1 is among them.
     """
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def fit(self, training: Training) -> Self:

@@ -90,7 +90,7 @@ class UnsupervisedDirections(Directional):
         ValueError: there is no such kind, or a number is not positive.
     """
 
-    name: str  # type: ignore[misc]  # by the kind
+    name: str  # by the kind
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
     def __init__(

@@ -54,7 +54,7 @@ class EnergyGuidance(FollowsClassifier, Mover):
         ValueError: a number is out of range.
     """
 
-    name: ClassVar[str] = "energy"
+    name = "energy"
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
     def __init__(

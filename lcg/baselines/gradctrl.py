@@ -60,7 +60,7 @@ class GradCtrl(FollowsClassifier, Mover):
         ValueError: a number is out of range.
     """
 
-    name: ClassVar[str] = "gradctrl"
+    name = "gradctrl"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 
     def __init__(

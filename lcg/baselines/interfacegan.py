@@ -72,7 +72,7 @@ class InterFaceGAN(Directional):
         ValueError: alpha is not positive, a share is out of its range, or there are no such scores or condition.
     """
 
-    name: ClassVar[str] = "interfacegan"
+    name = "interfacegan"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
     def __init__(

@@ -93,7 +93,7 @@ class LACE(FollowsClassifier):
         ValueError: an unknown sampler or negation, or a number that is out of range.
     """
 
-    name: ClassVar[str] = "lace"
+    name = "lace"
     strengths: ClassVar[tuple[float, ...]] = (0.5, 1.0, 1.2, 1.35, 1.5, 2.0, 2.5, 3.0, 4.0)
 
     def __init__(

@@ -122,7 +122,7 @@ class LatentArithmetic(Directional):
         ValueError: another direction.
     """
 
-    name: str  # type: ignore[misc]  # by the direction
+    name: str  # by the direction
     strengths: ClassVar[tuple[float, ...]] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
     def __init__(self, direction: Direction = "means") -> None:

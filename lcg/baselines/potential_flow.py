@@ -55,7 +55,7 @@ class PotentialFlowTraversal(Mover):
         ValueError: rows < 1, or a level that is not in [0, 1].
     """
 
-    name: ClassVar[str] = "potential_flow"
+    name = "potential_flow"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.5, 2.0, 3.0)
 
     _fitted: tuple[PotentialFlow, Training] | None = None

@@ -73,7 +73,7 @@ class PPGN(Mover):
         ValueError: a number is out of range.
     """
 
-    name: ClassVar[str] = "ppgn"
+    name = "ppgn"
     strengths: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0)
 
     def __init__(

@@ -71,7 +71,7 @@ class StyleFlow(Baseline):
         checkpoint: of the flow, from `lcg fit --config configs/baseline/styleflow.yaml`.
     """
 
-    name: ClassVar[str] = "styleflow"
+    name = "styleflow"
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 
     def __init__(self, checkpoint: str | PathLike[str] = "runs/demo/baselines/styleflow.ckpt") -> None:

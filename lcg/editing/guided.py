@@ -59,7 +59,7 @@ MOSTLY_NOISE = 0.05
 """The weight of the signal, alpha_t, below which pure noise may stand for a noised latent."""
 
 LOOSEST = 1e4
-"""The largest tau, for which the source term is nothing."""
+"""The largest tau, for which the source term is nothing; and its inverse the smallest, for which it is everything."""
 
 FREE_AT = 0.3
 """The time at which an edit's own direction is read off the classifier: there its gradient is smooth."""
@@ -213,11 +213,10 @@ class GuidedEditor(Editor):
 
     def source_term(self, z_0: Tensor, request: EditRequest, strength: Tensor) -> SourceTerm:
         """The source as an observation, with tau^2 = s / (1 - s) row by row."""
-        tau2 = strength / (1 - strength)
         if self.source_mode == "paper":
-            weight = (1 / tau2.clamp(min=1 / LOOSEST)).nan_to_num(posinf=0.0)
+            weight = ((1 - strength) / strength).clamp(max=LOOSEST)  # 1 / tau^2
             return SourceTerm(z_0, self.denoiser, self.sampler.schedule, mode="paper", weight=weight)
-        tau = tau2.sqrt().clamp(1 / LOOSEST, LOOSEST)
+        tau = (strength / (1 - strength)).sqrt().clamp(1 / LOOSEST, LOOSEST)
         directions = self.directions(z_0, request.edits) if self.free else None
         # The edits and the source together, as latent arithmetic has them.
         return SourceTerm(z_0, self.denoiser, self.sampler.schedule, tau, self.source_mode, free=directions, joint=True)

@@ -254,11 +254,24 @@ def test_strengths_side_by_side_are_as_one_by_one() -> None:
         assert (together[row] - single).abs().max() < (1e-4 if strength == 1 else 1e-9)  # tau = 1e4 for no source
 
 
-def test_the_paper_s_source_term_runs() -> None:
-    z_0 = sources(0)
-    for strength in (0.3, 0.5, 1.0):
-        edited = corners(2.0, 0.0, strength, source_mode="paper").edit(z_0, EditRequest(edits("+right"))).z_0
-        assert edited.isfinite().all()
+def test_strength_is_the_variance_of_the_observation_and_the_weight_of_the_paper_s_kernel() -> None:
+    """tau^2 = s / (1 - s), and 1 / tau^2: at s = 1/2 the kernel is the paper's own."""
+    z_0, request = sources(0, 4), EditRequest(edits("+right"))
+    strength = torch.tensor([0.0, 0.2, 0.5, 0.9], dtype=torch.float64)
+    tau = corners().source_term(z_0, request, strength).tau
+    assert (tau[1:] ** 2 - torch.tensor([0.25, 1.0, 9.0], dtype=torch.float64)).abs().max() < 1e-12 and tau[0] == 1e-4
+    weight = corners(source_mode="paper").source_term(z_0, request, strength).weight
+    assert (weight[1:] - torch.tensor([4.0, 1.0, 1 / 9], dtype=torch.float64)).abs().max() < 1e-12 and weight[0] == 1e4
+
+
+def test_the_paper_s_kernel_at_its_own_weight_pins_the_source() -> None:
+    """It contains the prior a second time: nothing moves where an observation of the same tau lets the edit through."""
+    z_0, request = sources(0), EditRequest(edits("-right"), strength=0.5)
+    kernel, observed = (
+        (corners(2.0, 0.0, source_mode=mode).edit(z_0, request).z_0 - z_0).norm(dim=1).mean()
+        for mode in ("paper", "observation")
+    )
+    assert kernel < 0.01 < 0.3 < observed
 
 
 def test_a_free_direction_is_the_edit_s_own() -> None:
