@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from lcg.benchmarks.cells import Cells
-from lcg.benchmarks.evaluator import Evaluator, Figure
+from lcg.benchmarks.evaluator import Evaluator
+from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.methods import Competitor, Method, Variant
 from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.tables import label_of

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lcg.benchmarks.evaluator import Figure
+from lcg.benchmarks.figures import Figure
 from lcg.data.atomic import write_atomic
 
 COLUMNS = ("method", "task", "metric", "value", "stderr", "n", "seed")

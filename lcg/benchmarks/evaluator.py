@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.tasks import Edit, Generate
 from lcg.benchmarks.world import AvatarWorld, RealSet
 from lcg.data.avatars import Distribution
@@ -26,23 +27,6 @@ from lcg.pipeline import Pipeline
 
 IN_SUPPORT = 0.005
 """The share of biased avatars from which on a formula has a conditional distribution that can be drawn from."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number.
-
-    Attributes:
-        metric: its fixed name.
-        value: the number.
-        stderr: its standard error over images, NaN where it has none.
-        n: images it was measured on.
-    """
-
-    metric: str
-    value: float
-    stderr: float
-    n: int
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
 
 from lcg.baselines.contract import Baseline
-from lcg.benchmarks.evaluator import Figure
+from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.tasks import Edit, Generate
 from lcg.diffusion import generators
 from lcg.editing.contract import EditRequest, edit_together

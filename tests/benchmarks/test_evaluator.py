@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import lcg
-from lcg.benchmarks.evaluator import Evaluator, Figure
+from lcg.benchmarks.evaluator import Evaluator
+from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.tasks import Edit, Generate, parse_task
 from lcg.benchmarks.world import AvatarWorld
 from lcg.data.avatars import COLUMN, SCHEMA, render

@@ -13,7 +13,7 @@ from lcg.baselines import LACE, Baseline, LatentArithmetic, Training
 from lcg.baselines.contract import strength_per_row
 from lcg.benchmarks.benchmark import Sizes
 from lcg.benchmarks.cells import Cells
-from lcg.benchmarks.evaluator import Figure
+from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.jobs import never_seen, options_of
 from lcg.benchmarks.methods import Competitor
 from lcg.benchmarks.tasks import parse_task
