@@ -30,7 +30,7 @@ import yaml
 from PIL import Image
 
 from lcg import cli
-from lcg.benchmarks.world import AvatarWorld
+from lcg.benchmarks.avatar_world import AvatarWorld
 from lcg.data.avatars import SCHEMA, AvatarSource
 from lcg.metrics.judge import Judge
 from lcg.weights import save_weights

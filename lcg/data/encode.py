@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from lcg import __version__
+from lcg.data.images import provenance_of
 from lcg.data.source import ImageSource
 from lcg.data.store import LatentStore, LatentStoreWriter
 from lcg.generators.base import Generator, pixels_to_x
@@ -96,7 +97,7 @@ def _encode_batch(source: ImageSource, generator: Generator, start: int, stop: i
 
 
 def _provenance(source: ImageSource, generator: Generator) -> dict[str, Any]:
-    return {"source": source.identity(), "generator": generator.identity(), "lcg": __version__}
+    return {**provenance_of(source=source), "generator": generator.identity(), "lcg": __version__}
 
 
 def encode_job(

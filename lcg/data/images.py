@@ -6,6 +6,12 @@
 
 An empty cell is a label that is not known. Binary cells are 0 or 1 (also false/true, and -1/1 as in CelebA),
 categorical cells are the names of values, continuous cells are numbers. Without a schema the cells decide on the kinds.
+
+Whether two folders share images is told from the SHA-256 of their files' bytes. What is made of a folder keeps the
+`SKETCH` smallest of these (a bottom-k sketch, the idea of Broder 1997, "On the resemblance and containment of
+documents"): every folder chooses alike, so that common files are found among them. Up to so many files nothing is
+missed; of n files, m common ones are noticed with probability about 1 - (1 - SKETCH / n)^m. An image that was resized
+or saved again has other bytes, and is not recognised.
 """
 
 from __future__ import annotations
@@ -15,11 +21,14 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from lcg.data.source import ImageSource
 from lcg.schema import Attribute, Schema
@@ -27,6 +36,30 @@ from lcg.schema import Attribute, Schema
 BINARY = {"0": 0.0, "1": 1.0, "-1": 0.0, "false": 0.0, "true": 1.0}
 MISSING = {"", "nan"}
 MAX_VALUES = 64  # of an inferred categorical attribute; more are rather names or remarks
+SKETCH = 1024
+"""Files of a folder by which it is compared with others."""
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An image source that can tell its images from those of others by what is in them."""
+
+    def fingerprints(self) -> dict[str, Any]:
+        """See `ImageFolder.fingerprints`."""
+
+
+def provenance_of(**sources: ImageSource) -> dict[str, Any]:
+    """What is kept of the images that something was made of, in JSON primitives.
+
+    Args:
+        **sources: by the part that they played, such as `train`.
+
+    Returns:
+        The identity of each by its name, and under `fingerprints` the fingerprints of each that has them.
+    """
+    identities = {name: source.identity() for name, source in sources.items()}
+    found = {name: source.fingerprints() for name, source in sources.items() if isinstance(source, Fingerprinted)}
+    return {**identities, "fingerprints": found} if found else identities
 
 
 class ImageFolder(ImageSource):
@@ -72,6 +105,31 @@ class ImageFolder(ImageSource):
         """
         size = self.image_shape[1:]
         return np.stack([self._pixels(i, size) for i in range(start, stop)]), self._labels[start:stop].copy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels (N, A) float32, NaN where missing."""
+        return self._labels.copy()
+
+    def fingerprints(self) -> dict[str, Any]:
+        """What is in the files, in JSON primitives; reads all of them when it is first asked.
+
+        Returns:
+            `files` how many there are; `sha256` of all their bytes, in the table's order; `smallest` the smallest
+            `SKETCH` hashes of their contents, 16 hexadecimal digits each, ascending and distinct.
+        """
+        return self._fingerprints
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, Any]:
+        with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
+            hashed = pool.map(lambda name: hashlib.sha256((self.root / name).read_bytes()).digest(), self.files)
+            digests = list(tqdm(hashed, "fingerprints", len(self), leave=False, unit="file"))
+        return {
+            "files": len(digests),
+            "sha256": hashlib.sha256(b"".join(digests)).hexdigest(),
+            "smallest": sorted({digest[:8].hex() for digest in digests})[:SKETCH],
+        }
 
     def identity(self) -> dict[str, Any]:
         return {

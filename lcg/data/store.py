@@ -284,7 +284,7 @@ class LatentStoreWriter:
     def _take_over(self, found: Manifest) -> None:
         """Continues a store that is there, if it is the one that this writer would have made."""
         settings = ("latent_shape", "dtype", "schema", "provenance")
-        old, new = ({name: _plain(getattr(m, name)) for name in settings} for m in (found, self._manifest))
+        old, new = ({name: _plain(getattr(_lasting(m), name)) for name in settings} for m in (found, self._manifest))
         for name in settings:
             changed = difference(old[name], new[name], name)
             if changed:
@@ -295,7 +295,7 @@ class LatentStoreWriter:
         shards = [_MappedShard.open(self.path, found, shard) for shard in found.shards]
         if shards:
             self._last_index = int(shards[-1].index[-1])
-        self._manifest = found
+        self._manifest = replace(found, provenance=self._manifest.provenance)
 
     def _commit(self, manifest: Manifest) -> None:
         text = manifest.to_json()
@@ -429,6 +429,11 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy knows no bfloat16
     return np.asarray(values)
+
+
+def _lasting(manifest: Manifest) -> Manifest:
+    """Without what changes when a source grows, the fingerprints of its files; a store keeps the newest."""
+    return replace(manifest, provenance={k: v for k, v in manifest.provenance.items() if k != "fingerprints"})
 
 
 def _plain(value: object) -> object:

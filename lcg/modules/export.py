@@ -11,6 +11,7 @@ from torch import nn
 
 from lcg import __version__
 from lcg.data.imagemodule import ImageDataModule
+from lcg.data.images import provenance_of
 from lcg.weights import save_weights
 
 
@@ -21,7 +22,7 @@ class Exports(Protocol):
 
 
 class ExportWeights(Callback):
-    """Saves the fitted network and its last validation figures to a safetensors file.
+    """Saves the fitted network, its last validation figures and what it was trained on to a safetensors file.
 
     Args:
         path: where to.
@@ -42,17 +43,17 @@ class ExportWeights(Callback):
             probe = path.with_name(f".{path.name}.writable")
             probe.touch()
             probe.unlink()
+            data = ImageDataModule.of(trainer)
+            self.images = provenance_of(train=data.train, val=data.val)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         network, config = cast(Exports, pl_module).exported()
-        data = ImageDataModule.of(trainer)
         provenance = {
             "lcg": __version__,
             "torch": torch.__version__,
-            "train": data.train.identity(),
-            "val": data.val.identity(),
+            **self.images,
             "steps": trainer.global_step,
             "figures": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
         }

@@ -1,9 +1,12 @@
 """Real avatars for a benchmark: true labels, no image twice, and nothing that anything was trained on."""
 
+import json
+
 import numpy as np
 import pytest
 
-from lcg.benchmarks.world import AvatarWorld
+from lcg.benchmarks.avatar_world import AvatarWorld
+from lcg.benchmarks.world import World
 from lcg.data.avatars import SCHEMA, AvatarSource, labels_of, render
 from lcg.guidance import parse, parse_edit
 
@@ -48,7 +51,7 @@ def test_what_never_occurs_is_refused_after_a_million_draws(monkeypatch: pytest.
             totals.append(count)
             super().__init__(distribution, min(count, 2048), split, seed)
 
-    monkeypatch.setattr("lcg.benchmarks.world.AvatarSource", Few)
+    monkeypatch.setattr("lcg.benchmarks.avatar_world.AvatarSource", Few)
     with pytest.raises(ValueError, match=r"'beard & long_hair' holds for 0 of \d+ biased avatars, 300 needed"):
         AvatarWorld().real("biased", 300, "a", parse("beard & long_hair", SCHEMA))
     assert totals[-1] > 1_000_000 >= totals[-2]
@@ -64,3 +67,25 @@ def test_an_edit_may_show_where_it_could_be_drawn() -> None:
     assert one.shape == (6, 64, 64) and one.dtype == np.bool_
     assert (one <= two).all() and (one.sum((1, 2)) < two.sum((1, 2))).all() and one.any((1, 2)).all()
     assert one.mean() < 0.3
+
+
+def test_a_formula_that_holds_for_nobody_is_refused() -> None:
+    AvatarWorld().check_exists(parse("beard & long_hair", SCHEMA))
+    with pytest.raises(ValueError, match="'hat & long_hair' holds for no avatar, so there is nothing to compare with"):
+        AvatarWorld().check_exists(parse("hat & long_hair", SCHEMA))
+
+
+def test_another_seed_is_another_world_and_every_split_is_named() -> None:
+    world = AvatarWorld()
+    assert json.loads(json.dumps(world.identity())) == AvatarWorld().identity() != AvatarWorld(1).identity()
+    (source,) = world.sources()
+    assert source["source"]["name"] == "avatars" and source["source"]["split"] == "bench-*"
+    assert world.available("biased", "sources-0") is None
+
+
+def test_a_world_need_not_know_where_an_edit_may_show() -> None:
+    class Plain(AvatarWorld):
+        regions = World.regions
+
+    world = Plain()
+    assert world.regions(world.real("uniform", 2, "a"), (parse_edit("+glasses", SCHEMA),)) is None

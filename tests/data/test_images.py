@@ -1,5 +1,6 @@
 """Image folders with attribute tables: kinds read off the cells, labels where known, every mistake named by line."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcg.data.images import ImageFolder
+from lcg.data.avatars import AvatarSource
+from lcg.data.images import SKETCH, Fingerprinted, ImageFolder, provenance_of
 from lcg.schema import Attribute, Schema
 
 TABLE = "file, smile,hair,age,celeba\na.png,1,blond,0.25,-1\nsub/b.png,,red,,1\nc.png,0,,1e-3,1\n"
@@ -79,6 +81,55 @@ def test_identity_is_that_of_the_table(tmp_path: Path) -> None:
     assert before == ImageFolder(root, table).identity()
     table.write_text(TABLE.replace("0.25", "0.75"))
     assert before != ImageFolder(root, table).identity()
+
+
+def test_all_labels_are_those_of_the_chunks(tmp_path: Path) -> None:
+    source = ImageFolder(*make(tmp_path))
+    assert np.array_equal(source.labels, source.chunk(0, 3)[1], equal_nan=True)
+
+
+def test_fingerprints_are_those_of_the_contents(tmp_path: Path) -> None:
+    root, table = make(tmp_path)
+    found = ImageFolder(root, table).fingerprints()
+    contents = [(root / name).read_bytes() for name in ("a.png", "sub/b.png", "c.png")]
+    assert found["files"] == 3 == len(found["smallest"])
+    assert found["smallest"] == sorted(hashlib.sha256(content).hexdigest()[:16] for content in contents)
+    assert found["sha256"] == hashlib.sha256(b"".join(hashlib.sha256(c).digest() for c in contents)).hexdigest()
+
+    (root / "c.png").rename(root / "d.png")  # another name, the same image
+    table.write_text(TABLE.replace("c.png", "d.png"))
+    assert ImageFolder(root, table).fingerprints() == found
+    Image.new("RGB", (6, 4), (9, 9, 9)).save(root / "d.png")
+    source = ImageFolder(root, table)
+    assert source.fingerprints()["sha256"] != found["sha256"]
+    assert len(set(source.fingerprints()["smallest"]) & set(found["smallest"])) == 2
+    (root / "d.png").unlink()
+    assert source.fingerprints()["files"] == 3  # they are made once
+
+
+def test_of_many_files_the_smallest_fingerprints_are_kept(tmp_path: Path) -> None:
+    images, rows = tmp_path / "images", ["file,odd"]
+    images.mkdir()
+    for i in range(SKETCH + 40):  # the first is an image, and none of the others is looked at
+        name = f"{i}.png"
+        (images / name).write_text(str(i))
+        rows.append(f"{name},{i % 2}")
+    Image.new("RGB", (2, 2)).save(images / "0.png")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    found = ImageFolder(images, tmp_path / "table.csv").fingerprints()
+    every = sorted(hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in images.iterdir())
+    assert found["files"] == SKETCH + 40 and found["smallest"] == every[:SKETCH]
+
+
+def test_provenance_keeps_fingerprints_of_what_has_them(tmp_path: Path) -> None:
+    folder, avatars = ImageFolder(*make(tmp_path)), AvatarSource("uniform", 4, "provenance")
+    assert isinstance(folder, Fingerprinted) and not isinstance(avatars, Fingerprinted)
+    assert provenance_of(source=avatars) == {"source": avatars.identity()}
+    assert provenance_of(train=folder, val=avatars) == {
+        "train": folder.identity(),
+        "val": avatars.identity(),
+        "fingerprints": {"train": folder.fingerprints()},
+    }
 
 
 @pytest.mark.parametrize(

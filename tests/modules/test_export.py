@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -10,11 +11,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lcg.data.avatars import SCHEMA, AvatarSource
 from lcg.data.imagemodule import ImageDataModule
+from lcg.data.source import ImageSource
 from lcg.generators.autoencoder import AvatarAutoencoder, PCAAutoencoder
 from lcg.metrics.judge import AvatarJudge
 from lcg.modules.autoencoder import AutoencoderModule
 from lcg.modules.export import ExportWeights
 from lcg.modules.judge import JudgeModule
+from lcg.schema import Attribute, Schema
 from lcg.weights import load_weights
 
 
@@ -89,10 +92,44 @@ def test_the_judge_learns_and_its_export_judges(tmp_path: Path, images: ImageDat
     assert {"val/accuracy_all", *(f"val/accuracy/{name}" for name in SCHEMA.names)} <= set(fit.callback_metrics)
 
     judge, x = AvatarJudge(str(path)), images.images(8)
-    labels, features = judge.judge(x)
-    assert labels.shape == (8, len(SCHEMA)) and features.shape == (8, 12)
+    seen = judge.judge(x)
+    assert seen.labels.shape == seen.probabilities.shape == (8, len(SCHEMA)) and seen.features.shape == (8, 12)
     module.eval()
-    assert (features - module.judge.features(x)).abs().max() < 0.05
+    assert (seen.features - module.judge.features(x)).abs().max() < 0.05
+
+
+def test_a_judge_of_any_attributes_is_validated_where_labels_are_known(tmp_path: Path) -> None:
+    class Grey(ImageSource):
+        """Image i is grey i; bright is known of the even ones, grey of all, and shade of none."""
+
+        schema = Schema((Attribute("bright"), Attribute("grey", "continuous"), Attribute("shade")))
+        image_shape = (3, 16, 16)
+
+        def __len__(self) -> int:
+            return 40
+
+        def chunk(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            i = np.arange(start, stop)
+            images = np.broadcast_to((6 * i)[:, None, None, None], (len(i), 16, 16, 3)).astype(np.uint8)
+            labels = np.stack((np.where(i % 2, np.nan, i >= 20), i / 40, np.full(len(i), np.nan)), axis=1)
+            return images, labels.astype(np.float32)
+
+        def identity(self) -> dict[str, Any]:
+            return {"class": "Grey"}
+
+    seed_everything(0)
+    data, module = ImageDataModule(Grey(), Grey(), 40), JudgeModule(width=4, features=6, warmup=2, lr=1e-2, noise=0.0)
+    fit = trainer(tmp_path, 40)
+    fit.fit(module, data)
+    figures = {name: float(value) for name, value in fit.callback_metrics.items() if name.startswith("val/")}
+    assert figures.keys() == {"val/accuracy/bright", "val/error/grey", "val/accuracy_all"}
+    module.eval()
+    labels = torch.from_numpy(Grey().chunk(0, 40)[1])
+    seen = module.judge.judge(data.images(40)).labels
+    right = float((seen[::2, 0] == labels[::2, 0]).float().mean())
+    assert figures["val/accuracy/bright"] == pytest.approx(right) and right > 0.6
+    assert figures["val/accuracy_all"] == pytest.approx((1 + right) / 2)  # nobody knows better of the odd ones
+    assert figures["val/error/grey"] == pytest.approx(float((seen - labels)[:, 1].abs().mean()), rel=1e-3)
 
 
 def test_nothing_is_exported_by_a_fit_that_fails(tmp_path: Path, images: ImageDataModule) -> None:
