@@ -151,6 +151,14 @@ def run_trainer(command: str, arguments: list[str]) -> None:
         def subcommands() -> dict[str, set[str]]:
             return {command: LightningCLI.subcommands()[command]}
 
+        def before_instantiate_classes(self) -> None:
+            """A logger's `save_dir: .` is the Trainer's folder: one option, default_root_dir, moves all logs."""
+            trainer = self.config[command].trainer
+            for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+                options = getattr(logger, "init_args", {})
+                if options.get("save_dir") == "." and trainer.default_root_dir is not None:
+                    options["save_dir"] = trainer.default_root_dir
+
     try:
         OneCommandCLI(
             # None stands for sys.argv: given both, Lightning warns, and its launchers start sys.argv again for DDP.
@@ -181,11 +189,13 @@ def run_job(command: str, job: Job, arguments: list[str]) -> int:
     )
     parser.add_function_arguments(function, as_group=False, as_positional=job.positional)
     config = parser.parse_args(join_lists(function, arguments))
+    if isinstance(config.get("out"), str):
+        config["out"] = os.path.expandvars(config["out"])  # such as runs/agent/$WANDB_RUN_ID
     values: dict[str, Any] = vars(parser.instantiate(config))
     values.pop("config")
     returned = function(**values)
     out = values.get("out")
-    if out is not None and Path(out).is_dir():
+    if out is not None and Path(out).is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
         # The options as they were given, ready for --config: objects appear as class_path and init_args.
         parser.save(config, Path(out) / "config.yaml", overwrite=True, multifile=False)
     return returned if isinstance(returned, int) else 0

@@ -75,7 +75,6 @@ class Demo:
             "trainer.accelerator": "cpu",
             "trainer.enable_progress_bar": "false",
             "trainer.default_root_dir": out,
-            "trainer.logger.save_dir": out,
             "trainer.callbacks": json.dumps(callbacks),
         }
         words = [f"--{name}={value}" for name, value in options.items()]

@@ -141,7 +141,7 @@ def test_validate_reports_calibration_in_words_table_and_picture(
     demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["lcg"])
-    save = ("--ckpt_path", demo.classifier, "--trainer.logger.save_dir", str(tmp_path))
+    save = ("--ckpt_path", demo.classifier, "--trainer.default_root_dir", str(tmp_path))
     assert demo.train("validate", "classifier", *save) == 0
     folder = tmp_path / "log"  # the logger's
     network = load_network(demo.classifier, "classifier").network
@@ -162,7 +162,7 @@ def test_validate_reports_calibration_in_words_table_and_picture(
 def test_two_ranks_calibrate_and_report_once(demo, tmp_path: Path) -> None:
     """One rank calibrates the checkpoint while the other goes home; either command ends well."""
     devices = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
-    where = (f"--trainer.default_root_dir={tmp_path}", f"--trainer.logger.save_dir={tmp_path}")
+    where = (f"--trainer.default_root_dir={tmp_path}",)
     path = tmp_path / "classifier.ckpt"
     saved = '[{"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}, {"class_path": "ModelCheckpoint", '
     saved += f'"init_args": {{"dirpath": "{tmp_path}", "filename": "classifier", "save_on_train_epoch_end": true}}}}]'
