@@ -23,7 +23,7 @@ Journal of Statistics 6) keeps the probability of any false claim at the level:
 p_(i) -> max_{j <= i} min(1, (m - j + 1) p_(j)).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -174,6 +174,36 @@ def paired_bootstrap(
     return bootstrap_interval(pairs, of_both, level, method, resamples, seed)
 
 
+def mean_intervals(columns: NDArray, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> list[Interval]:
+    """Percentile intervals of the means of many columns over the same resampled rows, for the price of one.
+
+    How often each row is drawn is a matrix, and the replicates are its product with the columns. They are those of
+    `bootstrap_interval` with the same seed, to rounding.
+
+    Args:
+        columns: (N, M) real or bool, N >= 2, a row per source; for paired comparisons, differences.
+        level: see `bootstrap_interval`.
+        resamples: see `bootstrap_interval`.
+        seed: see `bootstrap_interval`.
+
+    Returns:
+        The M intervals.
+
+    Raises:
+        ValueError: columns that are not (N, M) with N >= 2 or not finite, or an option out of range.
+    """
+    _check_options(level, "percentile", resamples, seed)
+    if columns.ndim != 2 or len(columns) < 2:
+        raise ValueError(f"`columns` must be (N, M) with N >= 2, a row per source, got {columns.shape}")
+    x = columns.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("`columns` must be finite, got NaN or infinity; leave out rows without a value")
+    replicates = np.concatenate([_times_drawn(drawn) @ x / len(x) for drawn in _draws(len(x), resamples, seed)])
+    ends = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    parts = zip(x.mean(axis=0).tolist(), *ends.tolist(), replicates.T, strict=True)
+    return [Interval(estimate, low, high, values) for estimate, low, high, values in parts]
+
+
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], mid_p: bool = False) -> McNemar:
     """Whether one of two methods succeeds more often on the same sources.
 
@@ -240,13 +270,24 @@ def holm(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _replicates(rows: NDArray, statistic: Statistic | None, resamples: int, seed: int) -> NDArray[np.float64]:
     """(R,) statistics of N rows drawn with replacement; the numbers drawn do not depend on the chunks."""
-    generator, n = np.random.default_rng(seed), len(rows)
-    at_once = max(1, DRAWS // n)
     parts = []
-    for start in range(0, resamples, at_once):
-        drawn = generator.integers(n, size=(min(at_once, resamples - start), n))
+    for drawn in _draws(len(rows), resamples, seed):
         parts.append(rows[drawn].mean(axis=1) if statistic is None else [float(statistic(rows[i])) for i in drawn])
     return np.concatenate(parts).astype(np.float64)
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The numbers of the rows that R replicates draw, (some, N) at a time."""
+    generator, at_once = np.random.default_rng(seed), max(1, DRAWS // n)
+    for start in range(0, resamples, at_once):
+        yield generator.integers(n, size=(min(at_once, resamples - start), n))
+
+
+def _times_drawn(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(R, N), how often each replicate draws each row."""
+    count, n = drawn.shape
+    cells = drawn + n * np.arange(count)[:, None]
+    return np.bincount(cells.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
 
 
 def _left_one_out(rows: NDArray, statistic: Statistic | None) -> NDArray[np.float64]:

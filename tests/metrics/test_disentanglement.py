@@ -153,6 +153,51 @@ def test_scale_order_and_noise_of_narrow_latents_do_not_matter() -> None:
     assert moved.explicitness == pytest.approx(found.explicitness, abs=1e-4)
 
 
+@pytest.mark.parametrize("neighbours", [1, 3, 10])
+def test_information_from_neighbours_is_that_of_scikit_learn(neighbours: int) -> None:
+    """Which seeks them in trees: also with ties and unknown labels."""
+    from sklearn.feature_selection import mutual_info_classif
+
+    rng = np.random.default_rng(0)
+    s = rng.choice(3, p=[0.5, 0.3, 0.2], size=400).astype(np.float64)
+    z = rng.standard_normal((400, 4)) + s[:, None] * np.array([0, 0.3, 1, 3])
+    s[:60], z[:, 1] = np.nan, z[:, 1].round(1)
+    codes = s[60:].astype(int)
+    p = np.bincount(codes) / len(codes)
+    oracle = mutual_info_classif(z[60:], codes, discrete_features=False, n_neighbors=neighbours, random_state=3)
+    found = normalised_information(z, s[:, None], neighbours=neighbours, seed=3)[0]
+    np.testing.assert_allclose(found, oracle / -(p * np.log(p)).sum(), rtol=0, atol=1e-12)
+
+
+def test_information_from_neighbours_is_its_definition_also_for_rare_values() -> None:
+    """Of a value that occurs three times the farther of the other two is the last neighbour; one that occurs once is
+    left out."""
+    from scipy.special import digamma
+
+    rng = np.random.default_rng(0)
+    s = np.repeat([0.0, 1, 2, 3], [40, 15, 3, 1])
+    z = rng.standard_normal(59) + s
+    terms = []
+    for i in range(58):
+        distance = np.abs(z[:58] - z[i])
+        own = np.sort(distance[s[:58] == s[i]])  # the row itself first
+        k = min(5, len(own) - 1)
+        terms.append(digamma(k) - digamma(len(own)) - digamma((distance < own[k]).sum()))
+    p = np.bincount(s.astype(int)) / 59
+    exact = (digamma(58) + np.mean(terms)) / -(p * np.log(p)).sum()
+    assert exact > 0.1
+    found = normalised_information(z[:, None], s[:, None], neighbours=5)
+    np.testing.assert_allclose(found, [[exact]], rtol=0, atol=1e-12)
+
+
+def test_explicitness_of_each_source_is_told_too() -> None:
+    (a, s), (b, t) = two_clusters(300, 0.5, 0), two_clusters(300, 2.0, 1)
+    z, sources = np.concatenate((a, b), axis=1), np.concatenate((s, t), axis=1)
+    found = infomec(z, sources)
+    np.testing.assert_array_equal(found.explained, explicitness(z, sources))
+    assert found.explained[0] < found.explained[1] and found.explicitness == found.explained.mean()
+
+
 def test_the_seed_fixes_the_estimate() -> None:
     z, s = two_clusters(300, 1.0, 0)
     np.testing.assert_array_equal(normalised_information(z, s, seed=1), normalised_information(z, s, seed=1))

@@ -8,7 +8,14 @@ import pytest
 from numpy.typing import NDArray
 
 from lcg.metrics import significance
-from lcg.metrics.significance import Interval, bootstrap_interval, holm, mcnemar, paired_bootstrap
+from lcg.metrics.significance import (
+    Interval,
+    bootstrap_interval,
+    holm,
+    mcnemar,
+    mean_intervals,
+    paired_bootstrap,
+)
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -120,6 +127,37 @@ def test_an_estimate_beyond_all_replicates_still_has_an_interval() -> None:
     """The number of different rows is larger than in any resample."""
     found = bootstrap_interval(np.arange(30.0), lambda x: float(len(np.unique(x))), resamples=100)
     assert found.estimate == 30 > found.replicates.max() == found.high == found.low
+
+
+# --- many means ---
+
+
+def test_intervals_of_many_means_are_those_of_each() -> None:
+    columns = np.stack((skewed(50, 0), skewed(50, 1) > 1, np.zeros(50)), axis=1)
+    for found, column in zip(mean_intervals(columns, level=0.9, resamples=300, seed=5), columns.T, strict=True):
+        alone = bootstrap_interval(column, level=0.9, method="percentile", resamples=300, seed=5)
+        np.testing.assert_allclose(found.replicates, alone.replicates, rtol=0, atol=1e-14)
+        expected = (alone.estimate, alone.low, alone.high)
+        assert (found.estimate, found.low, found.high) == pytest.approx(expected, abs=1e-14)
+    assert found.p_value == 1 and not found.replicates.any()
+
+
+def test_chunks_of_many_means_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = np.stack((skewed(30, 0), skewed(30, 1)), axis=1)
+    whole = mean_intervals(columns, resamples=50)
+    monkeypatch.setattr(significance, "DRAWS", 100)
+    for one, other in zip(mean_intervals(columns, resamples=50), whole, strict=True):
+        np.testing.assert_allclose(one.replicates, other.replicates, rtol=1e-14)
+
+
+def test_columns_that_have_no_means_are_refused() -> None:
+    for columns in (np.zeros(5), np.zeros((1, 2)), np.zeros((5, 2, 2))):
+        with pytest.raises(ValueError, match=r"`columns` must be \(N, M\) with N >= 2, a row per source, got \("):
+            mean_intervals(columns)
+    with pytest.raises(ValueError, match=r"`columns` must be finite, got NaN or infinity; leave out rows without"):
+        mean_intervals(np.array([[0.0], [np.nan]]))
+    with pytest.raises(ValueError, match=r"`level` must be in \(0, 1\), got 1"):
+        mean_intervals(np.zeros((5, 1)), level=1)
 
 
 # --- pairs ---
