@@ -1,33 +1,40 @@
-"""Runs tasks: every method, every seed, rows and pictures into the cells of a benchmark folder."""
+"""A benchmark's plan, and the pieces of work that it takes.
+
+There are four rounds: real images are looked at, baselines are tuned, chunks of samples are made and seen by the judge,
+cells are measured. A piece depends on files of earlier rounds only, so any rank can do it.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from lcg.benchmarks.cells import Cells
-from lcg.benchmarks.evaluator import Evaluator
+from lcg.benchmarks.cells import Cell, Direct, Made
+from lcg.benchmarks.costs import measured
+from lcg.benchmarks.evaluator import Evaluator, Sources
 from lcg.benchmarks.figures import Figure
-from lcg.benchmarks.methods import Competitor, Method, Variant
-from lcg.benchmarks.pictures import contact_sheet, strips
-from lcg.benchmarks.tables import label_of
-from lcg.benchmarks.tasks import Edit, Generate, Reconstruction, Task, Tradeoff, Unconditional
-from lcg.benchmarks.world import RealSet
-from lcg.guidance import And, Formula, Not
-from lcg.metrics.pareto import pareto_bootstrap
-from lcg.pipeline import Pipeline
+from lcg.benchmarks.folder import Folder, read_json, read_tensors, write_json, write_tensors
+from lcg.benchmarks.measures import Measure, edits_succeed, outside_of
+from lcg.benchmarks.methods import LCG, Method
+from lcg.benchmarks.pieces import Piece
+from lcg.benchmarks.references import References
+from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff
+from lcg.benchmarks.view import View
+from lcg.guidance import Formula
 
 TUNING_SEED = 1_000
 """A repetition that is never measured: what baselines are tuned on."""
+CURVES = ("joint_accuracy", "kept_fine", "sharp", "frechet_distance", "diversity")
+"""What is told of every strength of a method."""
+MEASURED = ("judge", "world", "measures", "compared with")
+"""The settings that figures depend on beside the samples."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Sizes:
         references: real images that samples are compared with.
         neighbours: real latents among which the nearest is sought.
         tuning: images on which baselines are tuned per task.
+        chunk: images that are made at once; results depend on it in their last digits only.
         shown: images in a contact sheet of a formula; the prior shows twice as many, a strip a quarter.
         compared: sources on which the results of all methods are shown side by side.
     """
@@ -51,6 +59,7 @@ class Sizes:
     references: int = 2048
     neighbours: int = 16_384
     tuning: int = 64
+    chunk: int = 128
     shown: int = 16
     compared: int = 10
 
@@ -61,231 +70,310 @@ class Sizes:
 
 
 class Benchmark:
-    """Runs tasks and keeps what they give.
+    """Plans the work and does it.
 
     Args:
-        pipeline: what is measured.
-        evaluator: what measures.
+        evaluator: what samples are compared with.
         methods: what is compared.
+        measures: what is measured.
         conditions: what holds for the sources of edits.
         sizes: how much is measured.
-        cells: where results go.
+        folder: where results go.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
         evaluator: Evaluator,
-        methods: list[Method],
+        methods: Sequence[Method],
+        measures: Sequence[Measure],
         conditions: Formula,
         sizes: Sizes,
-        cells: Cells,
+        folder: Folder,
     ) -> None:
-        self.pipeline, self.evaluator, self.methods = pipeline, evaluator, methods
-        self.conditions, self.sizes, self.cells = conditions, sizes, cells
+        self.evaluator, self.methods, self.measures = evaluator, methods, measures
+        self.conditions, self.sizes, self.folder = conditions, sizes, folder
+        self.pipeline, self.references = evaluator.pipeline, References(evaluator)
 
-    def run(self, task: Task, seed: int, show: bool) -> None:
-        """Measures a task once for each method; with pictures if `show`."""
-        if isinstance(task, Unconditional):
-            self.unconditional(seed, show)
-        elif isinstance(task, Reconstruction):
-            self.reconstruction(seed, show)
-        elif isinstance(task, Generate):
-            self.generate(task, seed, show)
-        elif isinstance(task, Tradeoff):
-            self.tradeoff(task, seed)
-        else:
-            self.edit(task, seed, show)
+    # --- first round: real images ---
 
-    def unconditional(self, seed: int, show: bool) -> None:
-        """Samples of the prior beside real images and beside a normal distribution of latents."""
-        count, name, evaluator = self.sizes.unconditional, "unconditional", self.evaluator
-
-        def samples() -> Iterator[tuple[str, Figure]]:
-            z_0, cost = timed(lambda: self.pipeline.sample(seed_range(seed, count)), count)
-            yield from named(name, (*evaluator.unconditional(z_0), cost))
-
-        def sheet() -> tuple[Image.Image, str, str]:
-            images = self.pipeline.decode(self.pipeline.sample(seed_range(seed, 2 * self.sizes.shown)))
-            caption = f"The first {len(images)} samples of the diffusion prior, unguided, not chosen."
-            return contact_sheet(images, 8), "Samples of the prior", caption
-
-        self.cells.measure("prior", name, seed, samples, ("sampling",))
-        self.cells.measure("gaussian", name, seed, lambda: named(name, evaluator.gaussian(seed)))
-        self.cells.measure("real", name, seed, lambda: named(name, evaluator.unconditional_floor(seed)))
-        if show:
-            self.cells.picture(name, "prior", name, sheet, ("sampling",))
-
-    def reconstruction(self, seed: int, show: bool) -> None:
-        """The ceiling: unseen renders, and what is left of them after encoding and decoding."""
-        count, name, evaluator = self.sizes.unconditional, "reconstruction", self.evaluator
-
-        def sheet() -> tuple[Image.Image, str, str]:
-            real = evaluator.world.real("uniform", 8, f"reconstruction-{seed}").images
-            images = np.concatenate([real, self.pipeline.decode(self.pipeline.encode(real))])
-            caption = "Above: fresh renders. Below: what the generator makes of their latents."
-            return contact_sheet(images, len(real)), "Reconstructions", caption
-
-        self.cells.measure("real", name, seed, lambda: named(name, evaluator.renders(count, seed)))
-        self.cells.measure("generator", name, seed, lambda: named(name, evaluator.reconstructions(count, seed)))
-        if show:
-            self.cells.picture(name, "generator", name, sheet)
-
-    def generate(self, task: Generate, seed: int, show: bool) -> None:
-        """Samples of a formula by every method, beside real images that satisfy it."""
-        count = self.sizes.samples
-        for method in (m for m in self.methods if m.can(task)):
-            depends = ("sampling", self.own_settings(method, "guidance"))
-            tune = partial(self.tune, method, task)
-
-            def samples(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
-                tune()
-                z_0, cost = timed(lambda: method.generate(task, seed_range(seed, count)), count)
-                figures = (*self.evaluator.generated(task, z_0), *method.diagnostics(), cost)
-                yield from named(task.name, figures)
-
-            def sheet(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
-                tune()
-                images = self.pipeline.decode(method.generate(task, seed_range(seed, self.sizes.shown)))
-                caption = f"The first {len(images)} samples, not chosen. {method.chosen(task)}".strip()
-                return contact_sheet(images, 4), str(task.formula), caption
-
-            self.cells.measure(method.name, task.name, seed, samples, depends)
-            if show:
-                self.cells.picture("formula", method.name, task.name, sheet, depends)
-        self.cells.measure("real", task.name, seed, lambda: named(task.name, self.evaluator.real(task, count, seed)))
-
-    def edit(self, task: Edit, seed: int, show: bool) -> None:
-        """A sequence of edits by every method, each step measured."""
-        count, compared = self.sizes.sources, [method for method in self.methods if method.can(task)]
-        for method in compared:
-            depends = self.edit_settings(method)
-            tune = partial(self.tune, method, task)
-
-            def sequence(method: Method = method, tune: Callable[[], None] = tune) -> Iterator[tuple[str, Figure]]:
-                tune()
-                real, z_0 = self.sources(task, f"sources-{seed}", count)
-                edited, cost = timed(lambda: method.edit(task, z_0, real.labels), count * len(task.edits))
-                for part, z in zip(task.steps(), edited, strict=True):
-                    yield from named(part.name, (*self.evaluator.edited(part, real, z), cost))
-
-            def strip(method: Method = method, tune: Callable[[], None] = tune) -> tuple[Image.Image, str, str]:
-                tune()
-                real, z_0 = self.sources(task, f"sources-{seed}", max(2, self.sizes.shown // 4))
-                edited = method.edit(task, z_0, real.labels)
-                frames = [real.images, self.pipeline.decode(z_0), *(self.pipeline.decode(z) for z in edited)]
-                caption = f"The first sources, not chosen; each edit on top of the ones before. {method.chosen(task)}"
-                image = strips(np.stack(frames, axis=1), ["source", "reconstruction", *task.words])
-                return image, ", then ".join(task.words), caption.strip()
-
-            self.cells.measure(method.name, task.name, seed, sequence, depends)
-            if show:
-                self.cells.picture("edit", method.name, task.name, strip, depends)
-
-        def side_by_side() -> tuple[Image.Image, str, str]:
-            real, z_0 = self.sources(task, f"sources-{seed}", self.sizes.compared)
-            frames = [real.images]
-            for method in compared:
-                self.tune(method, task)
-                frames.append(self.pipeline.decode(method.edit(task, z_0, real.labels)[-1]))
-            image = strips(np.stack(frames, axis=1), ["source", *(label_of(method.name) for method in compared)])
-            caption = (
-                f"The first {len(z_0)} sources, not chosen, after all edits; baselines with the strength that their "
-                "tuning chose."
+    def looking(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Piece]:
+        """What is computed of real images; kept for other benchmarks, too."""
+        evaluator, counts = self.evaluator, self.sizes
+        entries: list[tuple[list[Any], Any]] = [(["nearest"], lambda: evaluator.nearest)]
+        for task in tasks:
+            if isinstance(task, Generate | Scale):
+                formula = task.formula if isinstance(task, Generate) else task.generate.formula
+                entries.append((["satisfying", str(formula)], partial(evaluator.satisfying, formula)))
+            elif isinstance(task, Single):
+                if task.name == "unconditional":
+                    entries.append((["biased"], evaluator.biased))
+                elif task.name == "reconstruction":
+                    for seed in seeds:
+                        make = partial(self.references.originals, seed, counts.unconditional)
+                        entries.append((["originals", seed], make))
+            else:
+                edit = task if isinstance(task, Edit) else task.edit
+                for seed in seeds:
+                    make = partial(self.sources, edit, f"sources-{seed}", counts.sources)
+                    entries.append((["sources", edit.name, seed], make))
+                for part in {p for method in self.methods for p in method.parts(task) if isinstance(p, Edit)}:
+                    make = partial(self.sources, part, "tuning", counts.tuning)
+                    entries.append((["sources", part.name, "tuning"], make))
+        pieces = {}
+        for what, make in entries:
+            path = self.folder.path(
+                ["looked", *what], ("judge", "world", "sources", "sampling", "compared with", "sizes")
             )
-            return image, ", then ".join(task.words), caption
+            pieces[path] = Piece(f"real images, {what[0]}", path, partial(_note, make, path))
+        return list(pieces.values())
 
-        if show and len(compared) > 1:
-            everyone = tuple(name for method in compared for name in self.edit_settings(method))
-            self.cells.picture("comparison", "all", task.name, side_by_side, tuple(dict.fromkeys(everyone)))
+    def sources(self, task: Edit, split: str, count: int) -> Sources:
+        """What a sequence is made on."""
+        return self.evaluator.sources(task, self.conditions, split, count)
 
-    def tradeoff(self, task: Tradeoff, seed: int) -> None:
-        """All edits at once, at every strength: what success costs, and whether lcg is ahead by more than chance."""
-        edit, count = task.edit, self.sizes.sources
-        lcg: tuple[float, NDArray[np.float64]] | None = None
-        for method in (m for m in self.methods if m.can(edit)):
+    # --- second round: tuning ---
 
-            def verdicts(method: Method = method) -> dict[str, NDArray[Any]]:
-                real, z_0 = self.sources(edit, f"sources-{seed}", count)
-                seen = []
-                for strength in method.strengths:
-                    z = method.edit_at(edit, z_0, real.labels, strength)
-                    seen.append(self.evaluator.verdict(edit, real, self.pipeline.decode(z)))
-                present, fine = (torch.stack([getattr(v, name) for v in seen]) for name in ("present", "kept_fine"))
-                return {"present": present.numpy(), "kept_fine": fine.numpy()}
+    def _parts(self, tasks: Sequence[Task]) -> Iterator[tuple[Method, Generate | Edit]]:
+        for method in self.methods:
+            for part in dict.fromkeys(part for task in tasks if method.can(task) for part in method.parts(task)):
+                yield method, part
 
-            found = self.cells.outcomes(method.name, task.name, seed, verdicts, self.edit_settings(method))
-            area, resampled = pareto_bootstrap(found["present"], found["kept_fine"], seed=seed)
-            figures = [Figure("pareto_area", area, float(resampled.std(ddof=1)), count)]
-            if method.name == "lcg":
-                lcg = area, resampled
-            elif lcg is not None:  # on the same sources, resampled alike
-                figures.append(Figure("pareto_behind", lcg[0] - area, float((lcg[1] - resampled).std(ddof=1)), count))
-            for strength, *pair in zip(method.strengths, found["present"], found["kept_fine"], strict=True):
-                for metric, holds in zip(("joint_accuracy", "kept_fine"), pair, strict=True):
-                    share = float(holds.mean())
-                    stderr = (share * (1 - share) / count) ** 0.5
-                    figures.append(Figure(f"{metric}/{strength:g}", share, stderr, count))
-            self.cells.add(method.name, task.name, seed, figures)
+    def tuning(self, tasks: Sequence[Task]) -> list[Piece]:
+        """The search for the best strength of every baseline, for every task and step."""
+        return [
+            Piece(f"tuning {method.name}", path, partial(self.tune, method, part, path))
+            for method, part in self._parts(tasks)
+            for path in [self._tuned(method, part)]
+        ]
 
-    def own_settings(self, method: Method, default: str) -> str:
-        """The name of the settings that a method's results depend on."""
-        if isinstance(method, Variant):
-            return f"guidance of {method.name}"
-        return f"baseline {method.name}" if isinstance(method, Competitor) else default
+    def _tuned(self, method: Method, part: Generate | Edit) -> Path:
+        what = ["tuning", method.name, part.name, self.sizes.tuning]
+        return self.folder.path(what, (*method.depends(part), "judge", "world"))
 
-    def edit_settings(self, method: Method) -> tuple[str, ...]:
-        """The names of the settings that a method's edits depend on."""
-        return ("sources", self.own_settings(method, "editing"), "sampling")
+    def tune(self, method: Method, part: Generate | Edit, path: Path) -> None:
+        """Finds the strength with the best joint accuracy or edit success; of equally good ones the gentlest."""
+        strengths = sorted(method.scales if isinstance(part, Generate) else method.strengths)
+        scores = [self.score(method, part, strength) for strength in strengths]
+        write_json(path, {"strength": strengths[int(np.argmax(scores))], "scores": scores, "strengths": strengths})
 
-    def sources(self, task: Edit, split: str, count: int) -> tuple[RealSet, Tensor]:
-        """Renders to edit, none of which has an edit already, and their standardised latents."""
-        real = self.evaluator.world.real("uniform", count, split, sources_of(task, self.conditions))
-        return real, self.pipeline.encode(real.images)
-
-    def tune(self, method: Method, task: Generate | Edit) -> None:
-        """Has a method adapted to a task; what it finds is kept for a benchmark that goes on."""
-        depends: tuple[str, ...] = ("sampling", self.own_settings(method, "guidance"))
-        if isinstance(task, Edit):
-            depends = self.edit_settings(method)
-        search = partial(method.tune, task, partial(self.tuning_score, method, task))
-        method.adopt(self.cells.remember(["tuning", method.name, task.name], search, depends))
-
-    def tuning_score(self, method: Method, whole: Generate | Edit, task: Generate | Edit) -> float:
-        """Joint accuracy, or success of the last edit, on the validation split.
-
-        Args:
-            method: as it stands.
-            whole: the task that is measured; it chooses the sources.
-            task: the same, or the first steps of a sequence of edits.
-        """
+    def score(self, method: Method, part: Generate | Edit, strength: float) -> float:
+        """Of a method at a strength, on the validation split."""
         count = self.sizes.tuning
-        if isinstance(task, Generate):
-            figures = self.evaluator.generated(task, method.generate(task, seed_range(TUNING_SEED, count)))
-            return next(f.value for f in figures if f.metric == "joint_accuracy")
-        assert isinstance(whole, Edit)
-        real, z_0 = self.sources(whole, "tuning", count)
-        figures = self.evaluator.edited(task, real, method.edit(task, z_0, real.labels)[-1])
-        return next(f.value for f in figures if f.metric == "edit_success")
+        if isinstance(part, Generate):
+            z_0 = method.generate(part, seed_range(TUNING_SEED, count), strength)
+            return float(part.formula.holds(self.evaluator.see(self.pipeline.decode(z_0)).labels).double().mean())
+        sources = self.sources(part, "tuning", count)
+        z_0 = method.edit_at(part, *self._on_device(sources), range(count), strength)
+        images = self.pipeline.decode(z_0)
+        labels = self.evaluator.see(images).labels
+        outside = outside_of(images, sources, len(part.edits) - 1)
+        schema = self.evaluator.world.schema
+        return float(edits_succeed(schema, part.edits, labels, sources, outside).double().mean())
+
+    def adopt(self, tasks: Sequence[Task]) -> None:
+        """Tells the methods what tuning has found."""
+        for method, part in self._parts(tasks):
+            method.tuned[part.name] = float(read_json(self._tuned(method, part))["strength"])
+
+    def finished(self, tasks: Sequence[Task], seeds: Sequence[int]) -> bool:
+        """Whether all figures are there, so that no method will be asked for anything."""
+        if not all(piece.path.is_file() for piece in self.tuning(tasks)):
+            return False
+        self.adopt(tasks)
+        plan = self.plan(tasks, seeds)
+        return all(piece.path.is_file() for piece in (*self.sampling(plan), *self.measuring(plan)))
+
+    # --- the plan ---
+
+    def plan(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Cell | Direct]:
+        """All cells, in the order of the results; after `adopt`."""
+        return [cell for task in tasks for seed in seeds for cell in self._cells(task, seed)]
+
+    def _cells(self, task: Task, seed: int) -> Iterator[Cell | Direct]:
+        count = self.sizes.unconditional if isinstance(task, Single) else self.sizes.samples
+        for method in (method for method in self.methods if method.can(task)):
+            depends = method.depends(task)
+            tuned = tuple(method.tuned[part.name] for part in method.parts(task))
+            if isinstance(task, Single):
+                assert isinstance(method, LCG)  # others have no samples of their own
+                name = "prior" if method.variation is None else method.name
+                yield Cell(name, task, seed, count, depends, partial(self._sample, method, seed))
+            elif isinstance(task, Generate):
+                make = partial(self._generate, method, task, seed)
+                yield Cell(method.name, task, seed, count, depends, make, tuned=tuned)
+            elif isinstance(task, Scale):
+                make = partial(self._scale, method, task.generate, seed)
+                yield Cell(method.name, task, seed, count, depends, make, method.scales)
+            else:
+                edit = task if isinstance(task, Edit) else task.edit
+                sources = partial(self.sources, edit, f"sources-{seed}", self.sizes.sources)
+                strengths = method.strengths if isinstance(task, Tradeoff) else ()
+                make = partial(self._edit, method, edit, sources, strengths)
+                yield Cell(method.name, task, seed, self.sizes.sources, depends, make, strengths, tuned, sources)
+        if isinstance(task, Single):
+            yield from self.references.single(task, seed, count)
+        elif isinstance(task, Generate):
+            yield self.references.beside(task, seed, count)
+
+    # --- third round: samples ---
+
+    def sampling(self, plan: Sequence[Cell | Direct]) -> list[Piece]:
+        """Samples, chunk by chunk, and what is seen of them."""
+        return [
+            Piece(f"{cell.method} {cell.task.name.partition('/')[0]}", path, partial(self.look, cell, rows, path))
+            for cell in plan
+            if isinstance(cell, Cell)
+            for rows in cell.chunks(self.sizes.chunk)
+            for path in [self.seen(cell, rows)]
+        ]
+
+    def made(self, cell: Cell, rows: range) -> Path:
+        """The file of a chunk's samples."""
+        return self.folder.path(["made", *cell.name, rows.start, rows.stop], cell.depends, "safetensors")
+
+    def seen(self, cell: Cell, rows: range) -> Path:
+        """The file of what is seen of them."""
+        depends = (*cell.depends, *MEASURED)
+        return self.folder.path(["seen", *cell.name, rows.start, rows.stop], depends, "safetensors")
+
+    def samples(self, cell: Cell, rows: range) -> Made:
+        """A chunk's samples, from its file or, when there is none, made now."""
+        path = self.made(cell, rows)
+        if not path.is_file():
+            made = cell.make(rows)
+            images = {} if made.images is None else {"images": torch.from_numpy(made.images)}
+            cost = None if made.cost is None else asdict(made.cost)
+            said = [[figure.metric, figure.value, figure.stderr] for figure in made.said]
+            write_tensors(path, {"z_0": made.z_0, **images}, {"cost": cost, "said": said})
+        tensors, _ = read_tensors(path)
+        return Made(tensors["z_0"], tensors["images"].numpy() if "images" in tensors else None)
+
+    def images(self, made: Made, frame: int) -> np.ndarray:
+        """Of a frame, (n, H, W, 3)."""
+        if made.images is not None:
+            return made.images[frame]
+        return self.pipeline.decode(made.z_0[frame].to(self.pipeline.device))
+
+    def look(self, cell: Cell, rows: range, path: Path) -> None:
+        """Makes a chunk and writes down what is seen of it."""
+        made, found = self.samples(cell, rows), []
+        sources = None if cell.sources is None else cell.sources()[rows.start : rows.stop]
+        steps = 0 if sources is None or sources.regions is None else len(sources.regions) - 1
+        for number, frame in enumerate(cell.frames):
+            images = self.images(made, number)
+            seen = self.evaluator.see(images)
+            step = number if isinstance(cell.task, Edit) else steps
+            entry = {"labels": seen.labels, "features": seen.features}
+            entry["near"] = self.evaluator.nearest.near(made.z_0[number])
+            for measure in self.measures:
+                entry |= measure.look(images, frame, step, sources, self.evaluator)
+            found.append(entry)
+        write_tensors(path, {name: torch.stack([entry[name] for entry in found]) for name in found[0]})
+
+    def _sample(self, method: LCG, seed: int, rows: range) -> Made:
+        with measured(self.pipeline.device) as cost:
+            z_0 = method.sample(seed_range(seed, rows))
+        return Made(z_0[None], cost=cost)
+
+    def _generate(self, method: Method, task: Generate, seed: int, rows: range) -> Made:
+        seeds, strength = seed_range(seed, rows), method.tuned.get(task.name)
+        surcharge = method.surcharge(task, seeds)
+        with measured(self.pipeline.device) as cost:
+            z_0 = method.generate(task, seeds, strength)
+        return Made(z_0[None], cost=cost + surcharge, said=tuple(method.diagnostics()))
+
+    def _scale(self, method: Method, task: Generate, seed: int, rows: range) -> Made:
+        seeds = seed_range(seed, rows)
+        return Made(torch.stack([method.generate(task, seeds, strength) for strength in method.scales]))
+
+    def _edit(self, method: Method, edit: Edit, sources: Any, strengths: tuple[float, ...], rows: range) -> Made:
+        z_0, labels = self._on_device(sources()[rows.start : rows.stop])
+        if strengths:
+            return Made(torch.stack([method.edit_at(edit, z_0, labels, rows, strength) for strength in strengths]))
+        with measured(self.pipeline.device) as cost:
+            edited = method.edit(edit, z_0, labels, rows)
+        return Made(edited, cost=cost)
+
+    def _on_device(self, sources: Sources) -> tuple[Tensor, Tensor]:
+        return sources.z_0.to(self.pipeline.device), sources.labels.to(self.pipeline.device)
+
+    # --- fourth round: figures ---
+
+    def measuring(self, plan: Sequence[Cell | Direct]) -> list[Piece]:
+        """The figures of every cell."""
+        return [
+            Piece("figures", path, partial(self.measure, cell, path)) for cell in plan for path in [self.figures(cell)]
+        ]
+
+    def figures(self, cell: Cell | Direct) -> Path:
+        """The file of a cell's figures; beside it, with the suffix .safetensors, what came of every image."""
+        depends = cell.depends if isinstance(cell, Cell) else ()
+        return self.folder.path(["figures", *cell.name, self.sizes.chunk], (*depends, *MEASURED))
+
+    def measure(self, cell: Cell | Direct, path: Path) -> None:
+        """Measures a cell whose chunks are all there."""
+        rows: list[list[Any]] = []
+        outcomes: dict[str, Tensor] = {}
+        if isinstance(cell, Direct):
+            rows += [[cell.task.name, *_plain(figure)] for figure in cell.figures()]
+        else:
+            for number, frame in enumerate(cell.frames):
+                for figure in self._seen(cell, number):
+                    if frame.strength and figure.metric not in CURVES:
+                        continue
+                    metric = f"{figure.metric}/{frame.strength}" if frame.strength else figure.metric
+                    rows.append([frame.name, metric, *_plain(figure)[1:]])
+                    if figure.outcomes is not None:
+                        outcomes[f"{frame.name}\n{metric}"] = torch.from_numpy(figure.outcomes)
+        said, cost = self._told(cell) if isinstance(cell, Cell) else ([], [])
+        write_tensors(path.with_suffix(".safetensors"), outcomes)
+        write_json(path, {"rows": [*rows, *said], "costs": cost})
+
+    def _seen(self, cell: Cell, number: int) -> Iterator[Figure]:
+        files = tuple(self.seen(cell, rows) for rows in cell.chunks(self.sizes.chunk))
+        sources = None if cell.sources is None else cell.sources()
+        view = View(cell.frames[number], number, files, self.evaluator, sources)
+        for measure in self.measures:
+            yield from measure.figures(view)
+
+    def _told(self, cell: Cell) -> tuple[list[list[Any]], list[list[Any]]]:
+        """What the method said of its samples, averaged over the chunks; and what they cost."""
+        abouts = [(len(rows), read_tensors(self.made(cell, rows))[1]) for rows in cell.chunks(self.sizes.chunk)]
+        said: dict[str, list[tuple[int, float, float]]] = {}
+        for n, about in abouts:
+            for metric, value, stderr in about["said"]:
+                said.setdefault(metric, []).append((n, value, stderr))
+        name, told = cell.frames[-1].name, []
+        for metric, entries in said.items():
+            n = sum(entry[0] for entry in entries)
+            value, stderr = (sum(entry[0] * entry[k] for entry in entries) / n for k in (1, 2))
+            told.append([name, *_plain(Figure(metric, value, stderr, n))])
+        costs = [about["cost"] for _, about in abouts if about["cost"] is not None]
+        if not costs:
+            return told, []
+        made = cell.count * len(cell.frames)
+        totals = {
+            "seconds_per_sample": sum(cost["seconds"] for cost in costs) / made,
+            "evaluations": sum(cost["evaluations"] for cost in costs) / made,
+            "peak_memory": max(cost["memory"] for cost in costs) / 1e6,
+        }
+        frames = [frame.name for frame in cell.frames]
+        return told, [[frame, metric, value, None, made] for frame in frames for metric, value in totals.items()]
 
 
-def sources_of(task: Edit, conditions: Formula) -> Formula:
-    """What holds for the sources of a sequence of edits: the conditions, and not one of the edits."""
-    return And((conditions, *(Not(edit) for edit in task.edits)))
-
-
-def seed_range(seed: int, count: int) -> range:
+def seed_range(seed: int, rows: range | int) -> range:
     """The samples' seeds of a repetition; repetitions share none."""
-    return range(seed * 1_000_000, seed * 1_000_000 + count)
+    rows = range(rows) if isinstance(rows, int) else rows
+    return range(seed * 1_000_000 + rows.start, seed * 1_000_000 + rows.stop)
 
 
-def named(task: str, figures: Iterable[Figure]) -> Iterator[tuple[str, Figure]]:
-    """Every figure with its task."""
-    return ((task, figure) for figure in figures)
+def _note(make: Any, path: Path) -> None:
+    """Looks at real images, which are kept elsewhere, and leaves a note that it was done."""
+    make()
+    write_json(path, "done")
 
 
-def timed(make: Callable[[], Any], count: int) -> tuple[Any, Figure]:
-    """What `make` gives, and its seconds per sample."""
-    started = time.perf_counter()
-    made = make()
-    return made, Figure("seconds_per_sample", (time.perf_counter() - started) / count, float("nan"), count)
+def _plain(figure: Figure) -> list[Any]:
+    """JSON knows no NaN: a figure without standard error has none."""
+    stderr = None if np.isnan(figure.stderr) else float(figure.stderr)
+    return [figure.metric, float(figure.value), stderr, int(figure.n)]

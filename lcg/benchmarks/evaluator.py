@@ -1,8 +1,11 @@
-"""Measures latents by the images they decode to: what the judge sees, how near they are to real ones, what was kept."""
+"""What a benchmark compares samples with: real images, what the judge sees in them, sources to edit.
+
+All of it is computed once and kept, see `lcg.benchmarks.cache`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,22 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcg.benchmarks.figures import Figure
-from lcg.benchmarks.tasks import Edit, Generate
-from lcg.benchmarks.world import AvatarWorld, RealSet
+from lcg.benchmarks.cache import Cache, Tensors
+from lcg.benchmarks.tasks import Edit
+from lcg.benchmarks.world import RealSet, World
 from lcg.data.avatars import Distribution
 from lcg.generators.base import pixels_to_x
-from lcg.guidance import And, Formula
-from lcg.metrics.accuracy import attribute_accuracy, proportion
-from lcg.metrics.frechet import frechet_between
+from lcg.guidance import And, Formula, Not
+from lcg.metrics.frechet import moments
 from lcg.metrics.judge import Judge
-from lcg.metrics.preservation import edit_success, kept, l1_outside
 from lcg.metrics.reference import marginal_weights
 from lcg.metrics.sharpness import NearestReal
 from lcg.pipeline import Pipeline
 
 IN_SUPPORT = 0.005
 """The share of biased avatars from which on a formula has a conditional distribution that can be drawn from."""
+SCALE = 4096
+"""Real images whose features are scaled to unit variance."""
+HELD_OUT = 2048
+"""Real latents on which the distance of a ghost is calibrated."""
+PATIENCE = 64
+"""Batches of samples of the prior after which sources with the wanted attributes are given up."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +45,45 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of each source, (N,).
+class Reference:
+    """Real images that samples are compared with.
 
     Attributes:
-        present: all edits are there.
-        kept: every other binary attribute is as it was.
-        kept_fine: every other attribute is.
-        outside: mean absolute difference outside the edited region, see `l1_outside`.
+        features: (N, F) of the judge, standardised.
+        weights: (N,) what each counts, float64, of sum 1.
+        mean: (F,) float64, weighted.
+        covariance: (F, F) float64, weighted.
     """
 
-    present: Tensor
-    kept: Tensor
-    kept_fine: Tensor
-    outside: Tensor
+    features: Tensor
+    weights: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Images to edit, none of which has an edit already.
+
+    Attributes:
+        images: (N, H, W, 3) uint8.
+        labels: (N, A) true ones, or, of synthetic images, those that the judge sees.
+        z_0: (N, *latent) standardised.
+        regions: (steps, N, H, W) bool, where the images may change after each edit; None where nobody knows.
+    """
+
+    images: Tensor
+    labels: Tensor
+    z_0: Tensor
+    regions: Tensor | None
+
+    def __getitem__(self, rows: slice) -> Sources:
+        regions = None if self.regions is None else self.regions[:, rows]
+        return Sources(self.images[rows], self.labels[rows], self.z_0[rows], regions)
 
 
 class Evaluator:
-    """Judges images against the real ones of a world.
+    """The judge, and the real images that samples are compared with.
 
     Args:
         pipeline: decodes and encodes.
@@ -64,210 +92,157 @@ class Evaluator:
         marginals: share of each binary attribute in the training set.
         references: real images per distribution that samples are compared with.
         neighbours: real latents among which the nearest is sought.
+        cache: keeps what is computed of them.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         judge: Judge,
-        world: AvatarWorld,
+        world: World,
         marginals: dict[str, float],
         references: int,
         neighbours: int,
+        cache: Cache,
     ) -> None:
         self.pipeline, self.judge, self.world, self.marginals = pipeline, judge, world, marginals
-        self.references, self.neighbours = references, neighbours
-        self._region_cache: dict[str, NDArray[np.bool_]] = {}
-        self._references: dict[str, tuple[Seen, Tensor, RealSet]] = {}
+        self.references, self.neighbours, self.cache = references, neighbours, cache
 
     # --- seeing ---
 
-    @cached_property
-    def _feature_scale(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the judge's features on uniform renders, so that every feature counts alike."""
-        x = pixels_to_x(torch.from_numpy(self.world.real("uniform", 4096, "scale").images))
-        _, features = self.judge.judge(x)
-        return features.mean(0), features.std(0)
-
     def see(self, images: NDArray[np.uint8]) -> Seen:
         """What the judge sees in images (N, H, W, 3)."""
-        labels, features = self.judge.judge(pixels_to_x(torch.from_numpy(images)))
-        mean, std = self._feature_scale
-        return Seen(labels, (features - mean) / std)
+        labels, features = self._judged(images)
+        return Seen(labels, (features - self._scale["mean"]) / self._scale["std"])
+
+    def _judged(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        device = next(self.judge.parameters()).device
+        seen = self.judge.judge(pixels_to_x(torch.from_numpy(images).to(device)))
+        return seen.labels.cpu(), seen.features.cpu()
+
+    @property
+    def _scale(self) -> Tensors:
+        """Mean and deviation of the judge's features on real images, so that every feature counts alike."""
+
+        def make() -> Tensors:
+            _, features = self._judged(self.world.real("uniform", min(SCALE, self.references * 2), "scale").images)
+            return {"mean": features.mean(0), "std": features.std(0).clamp_min(torch.finfo(features.dtype).tiny)}
+
+        return self.cache.get(make, "scale", min(SCALE, self.references * 2))
 
     @cached_property
     def nearest(self) -> NearestReal:
         """Distance to the nearest real latent, calibrated so that 99 % of real ones pass."""
-        real = self.pipeline.encode(self.world.real("uniform", self.neighbours, "neighbours").images)
-        held_out = self.pipeline.encode(self.world.real("uniform", 2048, "held-out").images)
-        return NearestReal.calibrate(real, held_out)
+        held_out = min(HELD_OUT, self.neighbours // 8 + 1)
 
-    # --- figures ---
+        def make() -> Tensors:
+            real = self.encode(self.world.real("uniform", self.neighbours, "neighbours"))
+            found = NearestReal.calibrate(real, self.encode(self.world.real("uniform", held_out, "held-out")))
+            return {"real": found.real_latents, "threshold": torch.tensor(found.threshold, dtype=torch.float64)}
 
-    def unconditional(self, z_0: Tensor) -> Iterator[Figure]:
-        """Distance of samples to reconstructions of unseen biased avatars, their marginals, how many are no ghosts."""
-        seen = self.see(self.pipeline.decode(z_0))
-        reference, _ = self._biased
-        yield Figure("frechet_distance", frechet_between(seen.features, reference.features), np.nan, len(z_0))
-        yield from self._marginals(seen)
-        yield Figure("sharp", *proportion(self.nearest.near(z_0)), len(z_0))
+        entry = self.cache.get(make, "nearest", self.neighbours, held_out)
+        return NearestReal(entry["real"], float(entry["threshold"]))
 
-    def unconditional_floor(self, seed: int) -> Iterator[Figure]:
-        """The same between two real sets, and the training set's marginals."""
-        reference, _ = self._biased
-        other_z = self._biased_latents(f"floor-{seed}")
-        other = self.see(self.pipeline.decode(other_z))
-        yield Figure("frechet_distance", frechet_between(other.features, reference.features), np.nan, len(other_z))
-        for name, value in self.marginals.items():
-            yield Figure(f"marginal/{name}", value, 0.0, len(other_z))
-        yield Figure("sharp", *proportion(self.nearest.near(other_z)), len(other_z))
-
-    def gaussian(self, seed: int) -> Iterator[Figure]:
-        """The same for latents drawn from a normal distribution fitted to real ones: what a prior must beat."""
-        reference, z = self._biased
-        rng = torch.Generator().manual_seed(seed)
-        root = torch.linalg.cholesky(torch.cov(z.T) + 1e-6 * torch.eye(z.shape[1]))
-        drawn = z.mean(0) + torch.randn(z.shape, generator=rng) @ root.T
-        seen = self.see(self.pipeline.decode(drawn))
-        yield Figure("frechet_distance", frechet_between(seen.features, reference.features), np.nan, len(z))
-        yield from self._marginals(seen)
-        yield Figure("sharp", *proportion(self.nearest.near(drawn)), len(z))
-
-    def renders(self, count: int, seed: int) -> Iterator[Figure]:
-        """Accuracy of the judge on unseen uniform renders."""
-        real = self.world.real("uniform", count, f"reconstruction-{seed}")
-        yield from self._accuracy(self.see(real.images).labels, real.labels)
-
-    def reconstructions(self, count: int, seed: int) -> Iterator[Figure]:
-        """Accuracy of the judge on their reconstructions, and peak signal-to-noise ratio in dB (mean over images)."""
-        real = self.world.real("uniform", count, f"reconstruction-{seed}")
-        images = self.pipeline.decode(self.pipeline.encode(real.images))
-        mse = np.square((images.astype(np.float64) - real.images) / 255).mean(axis=(1, 2, 3))
-        psnr = -10 * np.log10(mse)
-        yield Figure("psnr", float(psnr.mean()), float(psnr.std() / count**0.5), count)
-        yield from self._accuracy(self.see(images).labels, real.labels)
-
-    def generated(self, task: Generate, z_0: Tensor) -> Iterator[Figure]:
-        """How well samples satisfy a formula, and how near they are to the real images that do."""
-        seen = self.see(self.pipeline.decode(z_0))
-        reference, weights, _ = self._satisfying(task.formula)
-        yield from self._satisfied(task.formula, seen, self.nearest.near(z_0))
-        distance = frechet_between(seen.features, reference.features, weights)
-        yield Figure("frechet_distance", distance, np.nan, len(z_0))
-
-    def real(self, task: Generate, count: int, seed: int) -> Iterator[Figure]:
-        """The same for `count` other real images that satisfy the formula, drawn with the reference's weights."""
-        reference, weights, other = self._satisfying(task.formula)
-        drawn = torch.multinomial(
-            self._weights(other.labels, task.formula), count, True, generator=torch.Generator().manual_seed(seed)
-        )
-        images = other.images[drawn.numpy()]
-        seen = self.see(images)
-        yield from self._satisfied(task.formula, seen, self.nearest.near(self.pipeline.encode(images)))
-        distance = frechet_between(seen.features, reference.features, weights)
-        yield Figure("frechet_distance", distance, np.nan, count)
-
-    def edited(self, task: Edit, sources: RealSet, z_0: Tensor) -> Iterator[Figure]:
-        """Whether all edits are present and everything else was kept.
-
-        Args:
-            task: the edits made so far.
-            sources: the images that were edited, with their true labels.
-            z_0: (N, *latent) edited latents.
-        """
-        images = self.pipeline.decode(z_0)
-        verdict = self.verdict(task, sources, images)
-        present, coarse, outside = verdict.present, verdict.kept, verdict.outside
-        n = len(z_0)
-        yield Figure("edit_success", *proportion(edit_success(present, coarse, outside)), n)
-        yield Figure("joint_accuracy", *proportion(present), n)
-        yield Figure("kept", *proportion(coarse), n)
-        yield Figure("kept_fine", *proportion(verdict.kept_fine), n)
-        yield Figure("l1_outside", float(outside.mean()), float(outside.std() / n**0.5), n)
-        yield Figure("sharp", *proportion(present & self.nearest.near(z_0)), n)
-
-    def verdict(self, task: Edit, sources: RealSet, images: NDArray[np.uint8]) -> Verdict:
-        """What became of every single source, by the judge and in the pixels; images (N, H, W, 3) are the results."""
-        labels = self.see(images).labels
-        schema, edited = self.world.schema, [name for edit in task.edits for name in edit.attributes]
-        wanted: Formula = task.edits[0] if len(task.edits) == 1 else And(task.edits)
-        x, y = (pixels_to_x(torch.from_numpy(i)) for i in (sources.images, images))
-        return Verdict(
-            wanted.holds(labels),
-            kept(schema, sources.labels, labels, edited, ("binary",)),
-            kept(schema, sources.labels, labels, edited, ("binary", "categorical")),
-            l1_outside(x, y, torch.from_numpy(self._regions(sources, task.edits))),
-        )
-
-    # --- parts of them ---
-
-    def _regions(self, sources: RealSet, edits: tuple[Formula, ...]) -> NDArray[np.bool_]:
-        """Where edits may show; rendering what they could look like takes time, and every method is asked the same."""
-        key = f"{hash(sources.parts.tobytes())} {edits}"
-        if key not in self._region_cache:
-            self._region_cache[key] = self.world.regions(sources, edits)
-        return self._region_cache[key]
-
-    def _satisfied(self, formula: Formula, seen: Seen, near: Tensor) -> Iterator[Figure]:
-        n = len(near)
-        holds = formula.holds(seen.labels)
-        yield Figure("joint_accuracy", *proportion(holds), n)
-        for atom in dict.fromkeys(formula.atoms()):
-            share, stderr = proportion(atom.holds(seen.labels))
-            if len(formula.attributes) > 1:
-                yield Figure(f"marginal/{atom}", share, stderr, n)
-        for attribute in self.world.schema.of_kind("binary"):  # what comes along unasked
-            if attribute.name not in formula.attributes:
-                present = seen.labels[:, self.world.schema.index(attribute.name)] > 0.5
-                yield Figure(f"marginal/{attribute.name}", *proportion(present), n)
-        yield Figure("sharp", *proportion(holds & near), n)
-
-    def _marginals(self, seen: Seen) -> Iterator[Figure]:
-        for attribute in self.world.schema.of_kind("binary"):
-            values = seen.labels[:, self.world.schema.index(attribute.name)] > 0.5
-            yield Figure(f"marginal/{attribute.name}", *proportion(values), len(values))
-
-    def _accuracy(self, predicted: Tensor, wanted: Tensor) -> list[Figure]:
-        figures = []
-        for name, (value, n) in attribute_accuracy(self.world.schema, predicted, wanted).items():
-            figures.append(Figure(f"accuracy/{name}", value, float((value * (1 - value) / n) ** 0.5), n))
-        binary = [self.world.schema.index(a.name) for a in self.world.schema.of_kind("binary")]
-        right = (predicted[:, binary] == wanted[:, binary]).all(1)
-        return [*figures, Figure("joint_accuracy", *proportion(right), len(right))]
+    def encode(self, real: RealSet) -> Tensor:
+        """Standardised latents (N, *latent)."""
+        return self.pipeline.encode(real.images).cpu()
 
     # --- references ---
 
-    def _biased_latents(self, split: str) -> Tensor:
-        """Latents of unseen biased avatars."""
-        return self.pipeline.encode(self.world.real("biased", self.references, f"biased-{split}").images)
+    def biased(self) -> tuple[Reference, Tensor]:
+        """Reconstructions of unseen images that are distributed as the training set; and their latents."""
 
-    @cached_property
-    def _biased(self) -> tuple[Seen, Tensor]:
-        """Reconstructions of unseen biased avatars: what the judge sees, and their latents."""
-        z = self._biased_latents("reference")
-        return self.see(self.pipeline.decode(z)), z
+        def make() -> Tensors:
+            z_0 = self.encode(self.world.real("biased", self.references, "biased-reference"))
+            features = self.see(self.pipeline.decode(z_0.to(self.pipeline.device))).features
+            return {"z_0": z_0, **_reference(features, torch.full((len(z_0),), 1 / len(z_0), dtype=torch.float64))}
 
-    def _satisfying(self, formula: Formula) -> tuple[Seen, Tensor, RealSet]:
-        """Renders that satisfy a formula: what the judge sees and their weights; and another such set of renders.
+        entry = dict(self.cache.get(make, "biased", self.references))
+        z_0 = entry.pop("z_0")
+        return Reference(**entry), z_0
+
+    def satisfying(self, formula: Formula) -> Reference:
+        """Real images that satisfy a formula.
 
         Where the biased world has the combination they are its own, p(x | formula). Where it has not there is no
-        conditional distribution to compare with: then they are uniform renders with the training set's marginals.
+        conditional distribution to compare with: then they are uniform images with the training set's marginals.
         """
-        key = str(formula)
-        if key not in self._references:
-            kind: Distribution = "biased" if self._in_support(formula) else "uniform"
-            first, second = (
-                self.world.real(kind, self.references, f"{name} {key}", formula) for name in ("reference", "floor")
-            )
-            self._references[key] = (self.see(first.images), self._weights(first.labels, formula), second)
-        return self._references[key]
 
-    def _in_support(self, formula: Formula) -> bool:
-        """Whether enough biased avatars satisfy a formula to draw references from them."""
+        def make() -> Tensors:
+            real = self.real(formula, "reference")
+            return _reference(self.see(real.images).features, self.weights(real.labels, formula))
+
+        return Reference(**self.cache.get(make, "satisfying", str(formula), self.references, self.marginals))
+
+    def real(self, formula: Formula, split: str) -> RealSet:
+        """As many real images of a formula as there are references, see `satisfying`."""
+        kind: Distribution = "biased" if self.in_support(formula) else "uniform"
+        return self.world.real(kind, self.references, f"{split} {formula}", formula)
+
+    def in_support(self, formula: Formula) -> bool:
+        """Whether enough biased images satisfy a formula to draw references from them."""
         return self.world.share("biased", formula) >= IN_SUPPORT
 
-    def _weights(self, labels: Tensor, formula: Formula) -> Tensor:
-        """What each reference counts; see `_satisfying`."""
-        if self._in_support(formula):
+    def weights(self, labels: Tensor, formula: Formula) -> Tensor:
+        """What each reference counts (N,) float64; see `satisfying`."""
+        if self.in_support(formula):
             return torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
         return marginal_weights(labels, self.world.schema, self.marginals, formula.attributes)
+
+    # --- sources of edits ---
+
+    def sources(self, task: Edit, conditions: Formula, split: str, count: int) -> Sources:
+        """Images to edit, of which the conditions hold and none of the edits."""
+        wanted = sources_of(task, conditions)
+
+        def make() -> Tensors:
+            return self._synthetic(wanted, split, count) if task.synthetic else self._real(task, wanted, split, count)
+
+        sampling = str(self.pipeline.sampling) if task.synthetic else ""
+        entry = self.cache.get(make, "sources", task.name, str(wanted), split, count, sampling)
+        return Sources(entry["images"], entry["labels"], entry["z_0"], entry.get("regions"))
+
+    def originals(self, split: str, count: int) -> Sources:
+        """Images of the world as they come, to be reconstructed."""
+
+        def make() -> Tensors:
+            real = self.world.real("uniform", count, split)
+            return {"images": torch.from_numpy(real.images), "labels": real.labels, "z_0": self.encode(real)}
+
+        entry = self.cache.get(make, "originals", split, count)
+        return Sources(entry["images"], entry["labels"], entry["z_0"], None)
+
+    def _real(self, task: Edit, wanted: Formula, split: str, count: int) -> Tensors:
+        real = self.world.real("uniform", count, split, wanted)
+        found = {"images": torch.from_numpy(real.images), "labels": real.labels, "z_0": self.encode(real)}
+        regions = [self.world.regions(real, part.edits) for part in task.steps()]
+        known = [torch.from_numpy(region) for region in regions if region is not None]
+        return found | ({"regions": torch.stack(known)} if known else {})
+
+    def _synthetic(self, wanted: Formula, split: str, count: int) -> Tensors:
+        """Samples of the prior of which the judge says so, in the order of their seeds."""
+        kept: list[Tensors] = []
+        start = int.from_bytes(hashlib.sha256(split.encode()).digest()[:3], "big") * 1000  # splits share no seeds
+        for batch in range(PATIENCE):
+            seeds = range(start + batch * count, start + (batch + 1) * count)
+            z_0 = self.pipeline.sample(seeds).cpu()
+            images = self.pipeline.decode(z_0.to(self.pipeline.device))
+            labels = self.see(images).labels
+            holds = wanted.holds(labels)
+            kept.append({"images": torch.from_numpy(images)[holds], "labels": labels[holds], "z_0": z_0[holds]})
+            if sum(len(part["z_0"]) for part in kept) >= count:
+                return {name: torch.cat([part[name] for part in kept])[:count] for name in kept[0]}
+        raise ValueError(
+            f"of {PATIENCE * count} samples of the prior {sum(len(part['z_0']) for part in kept)} satisfy "
+            f"{str(wanted)!r}, {count} sources are needed; lower `sizes.sources`, or ask for less in `source_formula`"
+        )
+
+
+def sources_of(task: Edit, conditions: Formula) -> Formula:
+    """What holds for the sources of a sequence of edits: the conditions, and not one of the edits."""
+    return And((conditions, *(Not(edit) for edit in task.edits)))
+
+
+def _reference(features: Tensor, weights: Tensor) -> Tensors:
+    mean, covariance = moments(features, weights)
+    return {"features": features, "weights": weights / weights.sum(), "mean": mean, "covariance": covariance}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -15,9 +19,18 @@ class Figure:
         value: the number.
         stderr: its standard error over images, NaN where it has none.
         n: images it was measured on.
+        outcomes: (n,) what it is the mean of, where it is one: for comparisons image by image.
     """
 
     metric: str
     value: float
     stderr: float = math.nan
     n: int = 1
+    outcomes: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def mean(cls, metric: str, outcomes: Tensor) -> Figure:
+        """The mean of outcomes (n,), n >= 1, numbers or truth values, with its standard error."""
+        x, n = outcomes.double(), len(outcomes)
+        value = float(x.mean())
+        return cls(metric, value, float(x.std(correction=0)) / n**0.5, n, outcomes.float().numpy())

@@ -1,202 +1,306 @@
-"""The benchmark job: methods x tasks x seeds -> `results.csv`, pictures, provenance.
+"""The benchmark job: methods x tasks x seeds -> `results.csv`, `costs.csv`, `comparisons.csv`, pictures, provenance.
 
 A job that was stopped goes on with what is missing; a changed network or setting measures again what it changes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lcg import __version__
-from lcg.baselines.contract import Baseline, Training
-from lcg.benchmarks.benchmark import Benchmark, Sizes, sources_of
-from lcg.benchmarks.cells import Cells
-from lcg.benchmarks.evaluator import Evaluator
-from lcg.benchmarks.methods import LCG, Competitor, Method, Variant
-from lcg.benchmarks.tasks import Edit, Generate, Task, Tradeoff, Unconditional, parse_task
-from lcg.benchmarks.world import AvatarWorld
-from lcg.data.store import LatentStore
+from lcg.baselines.contract import Baseline
+from lcg.benchmarks.benchmark import Benchmark, Sizes
+from lcg.benchmarks.comparisons import write_comparisons
+from lcg.benchmarks.evaluator import Evaluator, sources_of
+from lcg.benchmarks.exhibits import Exhibits
+from lcg.benchmarks.folder import Folder, write_json, write_rows
+from lcg.benchmarks.measures import STANDARD, Measure
+from lcg.benchmarks.methods import LCG, Competitor, Method, Variation
+from lcg.benchmarks.options import options_of
+from lcg.benchmarks.outcomes import Outcomes
+from lcg.benchmarks.pieces import Crew, Ranks
+from lcg.benchmarks.setting import Setting
+from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff, fill, parse_task
+from lcg.benchmarks.tracking import Tracking, check_tracking, track
+from lcg.benchmarks.world import World
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import Formula, parse
-from lcg.metrics.judge import AvatarJudge
-from lcg.metrics.reference import marginals
-from lcg.pipeline import CLASSIFIER, PRIOR, load
+from lcg.metrics.judge import Judge
+from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline
 from lcg.settings import Editing, Guidance, Sampling
 
+METHODS = "lcg", "prior", "gaussian", "generator", "real", "all", "classifier", "latents"
+"""Names in `results.csv` that no baseline or variation may have."""
+
 NOTES = (
-    "The generator was trained without labels on uniform avatars, so it has seen every combination of attributes, and "
-    "so has the judge. Prior and classifiers were trained on biased avatars, among which glasses & smile & hat and "
-    "beard & long_hair never occur: zero-shot means unseen by them.",
-    "The judge has weights of its own and was trained on renders drawn independently of those of prior, classifiers "
-    "and generator; the world is finite, and about one avatar in a hundred coincides by chance. Its accuracy on "
-    "renders and on reconstructions is the ceiling of every accuracy here.",
-    "Frechet distance is measured in the judge's penultimate features, each scaled to unit variance on uniform "
-    "renders; it is comparable within this project only. Its reference for a formula is renders that satisfy it, "
-    "reweighted to the training set's marginals of the other attributes; the row 'real' is the floor between two "
-    "such sets.",
+    "Zero-shot means unseen by prior and classifiers: no labelled latent has the combination. Whether the generator "
+    "has seen it is another question, which its provenance answers.",
+    "Frechet distance is measured in the judge's penultimate features, each scaled to unit variance on real images; it "
+    "is comparable within this project only. Its reference for a formula is real images that satisfy it, reweighted, "
+    "where the combination is rare, to the training set's marginals of the other attributes; the row 'real' is the "
+    "floor between two such sets.",
     "A sample is sharp when it satisfies the formula and is no ghost: its latent is no further from the nearest of "
     "many real ones than 99 % of unseen real latents are.",
 )
 
 
 def bench_job(
-    tasks: list[str],
+    tasks: list[str] = [],  # noqa: B006 (never changed; the default is the help)
     out: str = "runs/demo/bench",
     store: str = "runs/demo/store",
     prior: str = PRIOR,
     classifier: str = CLASSIFIER,
     generator: Generator | None = None,
-    judge: str | None = None,
-    seeds: list[int] = [0],  # noqa: B006 (never changed; the default is the help)
+    judge: Judge | None = None,
+    world: World | None = None,
+    attributes: list[str] = [],  # noqa: B006
     source_formula: str = "~glasses & ~beard & ~smile & ~hat & ~long_hair",
+    seeds: list[int] = [0],  # noqa: B006
     sizes: Sizes = Sizes(),  # noqa: B008
+    metrics: list[Measure] | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008
     guidance: Guidance = Guidance(),  # noqa: B008
     editing: Editing = Editing(),  # noqa: B008
-    compare: dict[str, Guidance] = {},  # noqa: B006 (never changed)
+    variations: dict[str, Variation] = {},  # noqa: B006
     baselines: dict[str, Baseline] = {},  # noqa: B006
-    title: str = "Latent classifier guidance on the embedded avatars",
+    shared_judge: bool = False,
+    save_images: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008
+    tracking: Tracking = Tracking(),  # noqa: B008
+    cache: str = "runs/cache",
+    title: str = "Latent classifier guidance",
+    notes: list[str] = [],  # noqa: B006
     commands: list[str] = [],  # noqa: B006
 ) -> None:
     """Measures latent classifier guidance beside its baselines; run again, it goes on where it was stopped.
 
-    Writes OUT/results.csv, OUT/pictures/*.png, OUT/pictures.json and OUT/provenance.json; `lcg report OUT` shows them.
+    Writes OUT/results.csv, OUT/costs.csv, OUT/comparisons.csv, OUT/pictures/*.png, OUT/pictures.json and
+    OUT/provenance.json; `lcg report OUT` shows them.
 
     Args:
-        tasks: unconditional, reconstruction, generate/FORMULA, edit/EDIT EDIT ..., tradeoff/EDIT EDIT ...
+        tasks: unconditional, reconstruction, calibration, disentanglement, generate/FORMULA, scale/FORMULA,
+            edit/EDIT EDIT ..., synthetic/EDIT EDIT ..., tradeoff/EDIT EDIT ...; reconstruction is always measured.
         out: folder for the results.
         store: the latent store that prior and classifiers were fitted on.
         prior: checkpoint of the prior.
         classifier: checkpoint of the classifiers.
         generator: the frozen generator; the embedded one when left out.
-        judge: weights of the judge; the shipped ones when left out.
-        seeds: each is a repetition with other samples and other sources.
+        judge: says what is in an image; the embedded one when left out.
+        world: real images that nothing was trained on; the embedded avatars when left out.
+        attributes: what {1}, {2}, ... stand for in tasks.
         source_formula: what holds for the sources of edits.
+        seeds: each is a repetition with other samples and other sources.
         sizes: how much is measured.
+        metrics: what is measured; accuracy, ghosts, preservation, distances and side effects when left out.
         sampling: how latents are sampled.
         guidance: how strongly formulas guide.
         editing: how edits are made.
-        compare: other settings of the guidance to run the formulas with, by the name they shall have.
+        variations: other settings of lcg to be compared, by the name they shall have.
         baselines: competing methods by the name they shall have, such as `lace: {class_path: lcg.baselines.LACE}`.
+        shared_judge: go on with a judge that shares data or weights with what guides; the report says so.
+        save_images: write every image, OUT/samples/METHOD/TASK/SEED/NNNNNN.png.
+        ranks: how many processes.
+        tracking: TensorBoard's events are always written; W&B only where it is asked for.
+        cache: folder of what is computed of real images, shared by all benchmarks.
         title: of the report.
+        notes: sentences that the reader of the report must see, the first about what has seen what.
         commands: what leads to these results, for the report.
     """
-    started = time.perf_counter()
-    if not tasks or not seeds:
-        raise ValueError("`tasks` and `seeds` must each hold at least one entry; see configs/benchmark/demo.yaml")
-    pipeline = load(prior, classifier, generator, sampling=sampling, guidance=guidance, editing=editing)
-    world, data = AvatarWorld(), LatentStore.open(store)
-    if pipeline.schema != world.schema:
-        raise ValueError(
-            "the classifier's attributes must be those of the avatars that a benchmark renders; fit it on them"
-        )
-    if data.fingerprint != pipeline.store:
-        raise ValueError(f"{prior} was fitted on another store than {store}; fit it again, or name its own store")
-    parsed = [parse_task(text, pipeline.schema) for text in tasks]
-    conditions = parse(source_formula, pipeline.schema)
-    labels = data.labels()
-    shares = marginals(labels, pipeline.schema)
-    evaluator = Evaluator(pipeline, AvatarJudge(judge), world, shares, sizes.references, sizes.neighbours)
-    check_tasks(parsed, conditions, evaluator, sizes)
-    always = {
-        "networks": [pipeline.store, weights_sha256(pipeline.denoiser), weights_sha256(pipeline.classifier)],
-        "generator": weights_sha256(pipeline.generator),
-        "judge": weights_sha256(evaluator.judge),
-        "sizes": asdict(sizes),
-        "lcg": __version__,
-    }
-    settings = {
-        "always": always,
-        "sampling": asdict(sampling),
-        "guidance": asdict(guidance),
-        "editing": asdict(editing),
-        "sources": str(conditions),
-        **{f"guidance of {name}": asdict(other) for name, other in compare.items()},
-        **{f"baseline {name}": options_of(baseline) for name, baseline in baselines.items()},
-    }
-    taken = {"lcg", "prior", "gaussian", "generator", "real", "all", *compare}
-    if again := taken & {*baselines}:
-        raise ValueError(f"`baselines` must have names of their own, got {sorted(again)[0]!r}; rename it")
-    training = Training(
-        pipeline.statistics.standardise(data.latents()),
-        labels,
-        pipeline.schema,
-        pipeline.generator,
-        pipeline.statistics,
-        pipeline.denoiser,
-        pipeline.denoiser.schedule,
-        pipeline.classifier,
-        data.fingerprint,
+    check_tracking(tracking)
+    setting = Setting.load(
+        store, prior, classifier, generator, judge, world, cache, ranks.device, baselines, shared_judge
     )
-    competitors = [Competitor(pipeline, baseline.fit(training), name) for name, baseline in baselines.items()]
-    cells = Cells(Path(out), settings)
-    variants = [Variant(replace(pipeline, guidance=other), name) for name, other in compare.items()]
-    methods: list[Method] = [LCG(pipeline), *variants, *competitors]
-    bench = Benchmark(pipeline, evaluator, methods, conditions, sizes, cells)
+    run(
+        Job(
+            tasks=tasks,
+            out=out,
+            attributes=attributes,
+            source_formula=source_formula,
+            seeds=seeds,
+            sizes=sizes,
+            metrics=metrics,
+            sampling=sampling,
+            guidance=guidance,
+            editing=editing,
+            variations=variations,
+            baselines=baselines,
+            save_images=save_images,
+            tracking=tracking,
+            title=title,
+            notes=notes,
+            commands=commands,
+        ),
+        setting,
+        Crew(ranks),
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a benchmark measures in its setting; see `bench_job`."""
+
+    tasks: list[str]
+    out: str
+    attributes: list[str]
+    source_formula: str
+    seeds: list[int]
+    sizes: Sizes
+    metrics: list[Measure] | None
+    sampling: Sampling
+    guidance: Guidance
+    editing: Editing
+    variations: dict[str, Variation]
+    baselines: dict[str, Baseline]
+    save_images: bool
+    tracking: Tracking
+    title: str
+    notes: list[str]
+    commands: list[str]
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not self.seeds:
+            raise ValueError("`tasks` and `seeds` must each hold at least one entry; see configs/benchmark/demo.yaml")
+        for name, given in (("baselines", self.baselines), ("variations", self.variations)):
+            if again := {*METHODS} & {*given}:
+                raise ValueError(f"`{name}` must have names of their own, got {sorted(again)[0]!r}; rename it")
+        if again := {*self.variations} & {*self.baselines}:
+            raise ValueError(
+                f"`variations` and `baselines` must have different names, got {sorted(again)[0]!r} in both; rename one"
+            )
+
+
+def run(job: Job, setting: Setting, crew: Crew) -> None:
+    """Does a job: checks it, makes the pieces that are missing, writes the results."""
+    started = time.perf_counter()
+    schema = setting.pipeline.schema
+    tasks = [parse_task(fill(text, job.attributes), schema) for text in job.tasks]
+    if Single("reconstruction") not in tasks:  # the ceiling of everything else
+        tasks.append(Single("reconstruction"))
+    conditions = parse(fill(job.source_formula, job.attributes), schema)
+    pipeline = setting.with_settings(sampling=job.sampling, guidance=job.guidance, editing=job.editing)
+    sizes = job.sizes
+    evaluator = Evaluator(
+        pipeline, setting.judge, setting.world, setting.marginals, sizes.references, sizes.neighbours, setting.cache
+    )
+    check_tasks(tasks, conditions, evaluator, sizes)
+    measures = [measure() for measure in STANDARD] if job.metrics is None else job.metrics
+    settings = settings_of(job, setting, str(conditions), measures)
+    folder = Folder(Path(job.out), settings)
+    variations = [LCG(pipeline, name, variation) for name, variation in job.variations.items()]
+    for variation in variations:
+        check_settings(variation.pipeline)
+    rivals = [
+        Competitor(pipeline, baseline, lambda: setting.training, name, setting.cache)
+        for name, baseline in job.baselines.items()
+    ]
+    methods: list[Method] = [LCG(pipeline), *variations, *rivals]
+    benchmark = Benchmark(evaluator, methods, measures, conditions, sizes, folder)
+    folder.prepare()
+    if not benchmark.finished(tasks, job.seeds):
+        for rival in rivals:
+            rival.prepare()
+    crew.run("real images", benchmark.looking(tasks, job.seeds))
+    crew.run("tuning", benchmark.tuning(tasks))
+    benchmark.adopt(tasks)
+    plan = benchmark.plan(tasks, job.seeds)
+    crew.run("samples", benchmark.sampling(plan))
+    exhibits = Exhibits(benchmark, plan)
+    saved = exhibits.saving(plan) if job.save_images else []
+    crew.run("figures", [*benchmark.measuring(plan), *exhibits.drawing(), *saved])
+    if not crew.leads:
+        return
+    unseen = [name for task in tasks for name in never_seen(task, setting.labels)]
+    outcomes = Outcomes(benchmark, plan, unseen)
+    rows = outcomes.rows()
+    write_rows(folder.root / "results.csv", rows)
+    write_rows(folder.root / "costs.csv", outcomes.costs())
+    write_comparisons(folder.root / "comparisons.csv", outcomes.comparisons())
+    write_json(folder.root / "pictures.json", exhibits.entries())
     skipped = [
         f"{method.name} has no answer to {task.name} and is left out there."
-        for task in parsed
+        for task in tasks
         for method in methods
-        if isinstance(task, Generate) and not method.can(task)
+        if isinstance(task, Generate | Scale) and not isinstance(method, LCG) and not method.can(task)
     ]
-    with tqdm([(task, seed) for task in parsed for seed in seeds], desc="bench", unit="task") as plan:
-        for task, seed in plan:
-            plan.set_postfix_str(task.name[:40])
-            bench.run(task, seed, show=seed == seeds[0])
-    cells.write(
-        {
-            "title": title,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "lcg": __version__,
-            "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "config": {"tasks": tasks, "seeds": seeds, **settings},
-            "commands": commands,
-            "notes": [*NOTES, *skipped],
-            "zero_shot": [name for task in parsed for name in never_seen(task, labels)],
-            "generator": {**pipeline.generator.identity(), "provenance": getattr(pipeline.generator, "provenance", {})},
-            "judge": {"weights_sha256": always["judge"], "provenance": evaluator.judge.provenance},
-            "store": data.provenance,
-            "seconds": {"bench": round(time.perf_counter() - started, 1)},
-        }
-    )
-    print(f"{len(cells.rows)} rows in {cells.folder / 'results.csv'}")
+    told = provenance(job, setting, settings, crew)
+    told["notes"] = [*told["notes"], *skipped]
+    spent = {"bench": time.perf_counter() - started, **crew.seconds}
+    told |= {"zero_shot": unseen, "seconds": {name: round(seconds, 1) for name, seconds in spent.items()}}
+    write_json(folder.root / "provenance.json", told)
+    track(folder.root, job.tracking, {"tasks": job.tasks, "seeds": job.seeds, **settings})
+    print(f"{len(rows)} rows in {folder.root / 'results.csv'}")
 
 
-def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, sizes: Sizes) -> None:
+def settings_of(job: Job, setting: Setting, conditions: str, measures: Sequence[Measure]) -> dict[str, Any]:
+    """What results depend on, by name, in JSON primitives; see `Folder`."""
+    sizes = asdict(job.sizes)
+    return {
+        "always": setting.always,
+        "judge": weights_sha256(setting.judge),
+        "world": setting.world.identity(),
+        "measures": [measure.options() for measure in measures],
+        "compared with": {name: sizes[name] for name in ("references", "neighbours")},
+        "sizes": sizes,
+        "sampling": asdict(job.sampling),
+        "guidance": asdict(job.guidance),
+        "editing": asdict(job.editing),
+        "sources": [conditions, setting.world.identity()],
+        **{f"variation {name}": asdict(variation) for name, variation in job.variations.items()},
+        **{f"baseline {name}": options_of(baseline) for name, baseline in job.baselines.items()},
+    }
+
+
+def provenance(job: Job, setting: Setting, settings: dict[str, Any], crew: Crew) -> dict[str, Any]:
+    """What a reader must know of the results, in JSON primitives."""
+    generator, ranks = setting.pipeline.generator, crew.trainer.world_size
+    return {
+        "title": job.title,
+        "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "folder": job.out,
+        "lcg": __version__,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "machine": f"{platform.machine()}, {ranks} ranks, {torch.get_num_threads()} threads each",
+        "config": {"tasks": job.tasks, "seeds": job.seeds, **settings},
+        "commands": job.commands,
+        "notes": [*setting.faults, *job.notes, *NOTES],
+        "generator": {**generator.identity(), "provenance": getattr(generator, "provenance", {})},
+        "judge": {"weights_sha256": settings["judge"], "provenance": setting.judge.provenance},
+        "store": dict(setting.store.provenance),
+    }
+
+
+def check_tasks(tasks: Sequence[Task], conditions: Formula, evaluator: Evaluator, sizes: Sizes) -> None:
     """Finds what a benchmark cannot measure before anything is measured.
 
     Raises:
         ValueError: settings of guidance, sampling or editing are out of range; a formula contradicts itself or holds
-            for no avatar; edits name an attribute twice, are not of binary attributes, or leave no source; or there are
+            for no image; edits name an attribute twice, are not of binary attributes, or leave no source; or there are
             too few images for a Frechet distance.
     """
     pipeline, world = evaluator.pipeline, evaluator.world
-    pipeline.sampling.build(pipeline.denoiser)
-    pipeline.editor()
+    check_settings(pipeline)
     features = evaluator.judge.config["features"]
     for task in tasks:
-        if isinstance(task, Generate | Unconditional):
-            count = sizes.samples if isinstance(task, Generate) else sizes.unconditional
+        if isinstance(task, Generate | Scale) or task == Single("unconditional"):
+            count = sizes.unconditional if isinstance(task, Single) else sizes.samples
             if min(count, sizes.references) <= features:
                 raise ValueError(
                     f"`samples`, `unconditional` and `references` must be above {features}, the judge's features, for "
                     f"a Frechet distance, got {count} for {task.name!r} and {sizes.references} references"
                 )
-        if isinstance(task, Generate):
-            pipeline.term(task.formula)
-            world.check_exists(task.formula)
+        if isinstance(task, Generate | Scale):
+            formula = task.formula if isinstance(task, Generate) else task.generate.formula
+            pipeline.term(formula)
+            world.check_exists(formula)
         if isinstance(task, Edit | Tradeoff):
             edit = task if isinstance(task, Edit) else task.edit
             binary = {a.name for a in world.schema.of_kind("binary")}
@@ -209,27 +313,17 @@ def check_tasks(tasks: list[Task], conditions: Formula, evaluator: Evaluator, si
             world.check_exists(sources_of(edit, conditions))
 
 
-def options_of(baseline: Baseline) -> dict[str, Any]:
-    """What a baseline's results depend on, before it is fitted: its class, its options, the bytes of its checkpoint."""
-    options = {k: v for k, v in vars(baseline).items() if not k.startswith("_") and _is_plain(v)}
-    checkpoint = Path(str(options.get("checkpoint", "")))
-    if checkpoint.is_file():
-        options["checkpoint_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    return {"class": f"{type(baseline).__module__}.{type(baseline).__qualname__}", **options}
-
-
-def _is_plain(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
+def check_settings(pipeline: Pipeline) -> None:
+    """Raises ValueError for settings of sampling or editing that no sampler or editor takes."""
+    pipeline.sampling.build(pipeline.denoiser)
+    pipeline.editor()
 
 
 def never_seen(task: Task, labels: Tensor) -> list[str]:
     """The names of a task's results that ask for a combination which no labelled latent has."""
-    if isinstance(task, Generate):
-        return [] if bool(task.formula.holds(labels).any()) else [task.name]
+    if isinstance(task, Generate | Scale):
+        formula = task.formula if isinstance(task, Generate) else task.generate.formula
+        return [] if bool(formula.holds(labels).any()) else [task.name]
     if isinstance(task, Edit):
         return [p.name for p in task.steps() if not bool(torch.stack([e.holds(labels) for e in p.edits]).all(0).any())]
     if isinstance(task, Tradeoff):

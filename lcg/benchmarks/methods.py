@@ -9,15 +9,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from lcg.baselines.contract import Baseline
+from lcg.baselines.contract import Baseline, Mover, Training
+from lcg.benchmarks.cache import Cache, Tensors
+from lcg.benchmarks.costs import Cost, measured
 from lcg.benchmarks.figures import Figure
-from lcg.benchmarks.tasks import Edit, Generate
+from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff
 from lcg.diffusion import generators
-from lcg.editing.contract import EditRequest, edit_together
+from lcg.editing.contract import EditRequest, edit_sequence, edit_together
 from lcg.pipeline import Draw, Pipeline
+from lcg.settings import Editing, Guidance, Sampling
+
+SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Guidance weights at which lcg answers a formula."""
 
 
 class Method(ABC):
@@ -25,65 +34,139 @@ class Method(ABC):
 
     Attributes:
         name: in `results.csv`.
-        strengths: at which its trade-off between success and preservation is measured.
+        strengths: at which its edits are measured for the trade-off between success and preservation.
+        scales: at which its samples of a formula are.
+        tuned: strength by the name of a task or step, as a search on the validation split found it.
     """
 
     name: str
     strengths: tuple[float, ...]
+    scales: tuple[float, ...]
 
-    def can(self, task: Generate | Edit) -> bool:
+    def __init__(self) -> None:
+        self.tuned: dict[str, float] = {}
+
+    def can(self, task: Task) -> bool:
         """Whether the method has an answer to this task at all."""
-        return True
+        return not isinstance(task, Single)
 
     @abstractmethod
-    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
-        """Standardised latents (N, *latent), one per seed."""
+    def depends(self, task: Task) -> tuple[str, ...]:
+        """The names of the settings that its answer to a task depends on."""
+
+    @abstractmethod
+    def generate(self, task: Generate, seeds: Sequence[int], strength: float | None = None) -> Tensor:
+        """Standardised latents (N, *latent), one per seed; at a strength, or as the method has it for this task."""
+
+    @abstractmethod
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int]) -> Tensor:
+        """Standardised latents (steps, N, *latent) after each edit of the sequence.
+
+        Args:
+            task: the sequence.
+            z_0: (N, *latent) of the sources.
+            labels: (N, A) the sources' own.
+            rows: the sources' numbers, which seed what noise an editor draws.
+        """
+
+    @abstractmethod
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
+        """Standardised latents (N, *latent) after all edits, made with this strength."""
+
+    def parts(self, task: Task) -> tuple[Generate | Edit, ...]:
+        """What a strength is to be found for before the task is measured; nothing where a method is not tuned."""
+        return ()
+
+    def prepare(self) -> None:  # noqa: B027 (optional)
+        """Learns what the method needs before it is asked for anything; raises where that is not there."""
+
+    def surcharge(self, task: Generate, seeds: Sequence[int]) -> Cost:
+        """What was computed for these samples at another time, and belongs to their cost."""
+        return Cost()
 
     def diagnostics(self) -> Iterator[Figure]:
         """What the method itself says of its last samples, such as how far to trust them."""
         return iter(())
 
-    @abstractmethod
-    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
-        """Standardised latents (N, *latent) after each edit of the sequence; labels (N, A) are the sources' own."""
-
-    @abstractmethod
-    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
-        """Standardised latents (N, *latent) after all edits, made with this strength."""
-
-    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> dict[str, float]:
-        """Finds the best settings for a task and its steps; `score(part)` measures the method on the validation split.
-
-        Returns:
-            A strength by the name of each step, for `adopt`; nothing where a method is not tuned.
-        """
-        return {}
-
-    def adopt(self, tuned: dict[str, float]) -> None:  # noqa: B027 (optional)
-        """Takes over what `tune` found, now or in an earlier run."""
-
-    def chosen(self, task: Generate | Edit) -> str:
+    def chosen(self, task: Task) -> str:
         """What tuning chose for a task, in words; empty where nothing was tuned."""
-        return ""
+        found = ", ".join(f"{self.tuned[part.name]:g}" for part in self.parts(task) if part.name in self.tuned)
+        return f"Strength tuned on a validation split: {found}." if found else ""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Other settings of lcg, to be compared under a name of their own.
+
+    Args:
+        sampling: how latents are sampled; None for the benchmark's.
+        guidance: how strongly formulas guide; None for the benchmark's.
+        editing: how edits are made; None for the benchmark's.
+    """
+
+    sampling: Sampling | None = None
+    guidance: Guidance | None = None
+    editing: Editing | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampling is None and self.guidance is None and self.editing is None:
+            raise ValueError("a variation must change `sampling`, `guidance` or `editing`, got none of them")
+
+    def of(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with these settings."""
+        return replace(
+            pipeline,
+            sampling=self.sampling or pipeline.sampling,
+            guidance=self.guidance or pipeline.guidance,
+            editing=self.editing or pipeline.editing,
+        )
 
 
 class LCG(Method):
-    """Latent classifier guidance with the pipeline's settings.
+    """Latent classifier guidance with the pipeline's settings, or a variation of them.
 
     Args:
         pipeline: with its settings.
         name: in `results.csv`.
+        variation: what differs from the benchmark's own settings; it answers those tasks only that this touches.
     """
 
-    def __init__(self, pipeline: Pipeline, name: str = "lcg") -> None:
-        self.pipeline, self.name = pipeline, name
+    scales = SCALES
+
+    def __init__(self, pipeline: Pipeline, name: str = "lcg", variation: Variation | None = None) -> None:
+        super().__init__()
+        self.pipeline = pipeline if variation is None else variation.of(pipeline)
+        self.name, self.variation = name, variation
         self.strengths = pipeline.editor().strengths
         self._last: Draw | None = None
 
-    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
-        draw = self.pipeline.draw(seeds, task.formula)
-        self._last = draw
-        return draw.z_0
+    def can(self, task: Task) -> bool:
+        v = self.variation
+        if isinstance(task, Single):
+            return task.name == "unconditional" and (v is None or v.sampling is not None)
+        if v is None:
+            return True
+        if isinstance(task, Edit | Tradeoff):
+            return v.editing is not None
+        return v.guidance is not None or v.sampling is not None
+
+    def depends(self, task: Task) -> tuple[str, ...]:
+        own = () if self.variation is None else (f"variation {self.name}",)
+        edits = isinstance(task, Edit | Tradeoff)
+        return (*own, "sampling", *(("sources", "editing") if edits else ()), *(() if edits else ("guidance",)))
+
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        """Samples of the prior (N, *latent)."""
+        self._last = None
+        return self.pipeline.sample(seeds)
+
+    def generate(self, task: Generate, seeds: Sequence[int], strength: float | None = None) -> Tensor:
+        pipeline = self.pipeline
+        if strength is not None:  # one draw each: to draw again what the classifier rejects would hide the weight
+            guidance = replace(pipeline.guidance, single=strength, several=strength, beyond=strength, attempts=1)
+            pipeline = replace(pipeline, guidance=guidance)
+        self._last = pipeline.draw(seeds, task.formula)
+        return self._last.z_0
 
     def diagnostics(self) -> Iterator[Figure]:
         draw = self._last
@@ -95,18 +178,12 @@ class LCG(Method):
         if math.isfinite(draw.ess):
             yield Figure("ess", draw.ess, math.nan, n)
 
-    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
-        return [result.z_0 for result in self.pipeline.edit_latents(z_0, task.words, labels)]
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int]) -> Tensor:
+        results = edit_sequence(self.pipeline.editor(rows), z_0, task.edits, labels)
+        return torch.stack([result.z_0 for result in results])
 
-    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
-        return edit_together(self.pipeline.editor(range(len(z_0))), z_0, task.edits, labels, strength).z_0
-
-
-class Variant(LCG):
-    """Latent classifier guidance with other settings of its guidance, to be compared; formulas only."""
-
-    def can(self, task: Generate | Edit) -> bool:
-        return isinstance(task, Generate)
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
+        return edit_together(self.pipeline.editor(rows), z_0, task.edits, labels, strength).z_0
 
 
 class Competitor(Method):
@@ -114,45 +191,68 @@ class Competitor(Method):
 
     Args:
         pipeline: gives samples of the prior, from which some methods start.
-        baseline: fitted.
+        baseline: with its options; it is fitted when it is first needed.
+        training: what it is fitted on.
         name: in `results.csv`.
+        cache: keeps these samples, which every method starts from.
     """
 
-    def __init__(self, pipeline: Pipeline, baseline: Baseline, name: str) -> None:
-        self.pipeline, self.baseline, self.name = pipeline, baseline, name
-        self.strengths = baseline.strengths
-        self.tuned: dict[str, float] = {}  # by task
-        self._samples: tuple[tuple[int, ...], Tensor] = ((), Tensor())
+    def __init__(
+        self, pipeline: Pipeline, baseline: Baseline, training: Callable[[], Training], name: str, cache: Cache
+    ) -> None:
+        super().__init__()
+        self.pipeline, self.options, self.training, self.name, self.cache = pipeline, baseline, training, name, cache
+        self.strengths = self.scales = tuple(sorted(baseline.strengths))
 
-    def can(self, task: Generate | Edit) -> bool:
-        return isinstance(task, Edit) or self.baseline.can_generate(task.formula)
+    @cached_property
+    def baseline(self) -> Baseline:
+        """The fitted method."""
+        return self.options.fit(self.training())
 
-    def generate(self, task: Generate, seeds: Sequence[int]) -> Tensor:
-        if self._samples[0] != tuple(seeds):  # tuning asks for the same samples again and again
-            self._samples = (tuple(seeds), self.pipeline.sample(seeds))
-        strength = self.tuned.get(task.name, 1.0)
-        return self.baseline.generate(task.formula, self._samples[1], generators(seeds), strength)
+    def can(self, task: Task) -> bool:
+        if isinstance(task, Generate | Scale):
+            return self.options.can_generate(task.formula if isinstance(task, Generate) else task.generate.formula)
+        return super().can(task)
 
-    def edit(self, task: Edit, z_0: Tensor, labels: Tensor) -> list[Tensor]:
-        return [self.edit_at(part, z_0, labels, self.tuned.get(part.name, 1.0)) for part in task.steps()]
+    def prepare(self) -> None:
+        self.baseline  # noqa: B018 (fits it)
 
-    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, strength: float) -> Tensor:
+    def depends(self, task: Task) -> tuple[str, ...]:
+        return f"baseline {self.name}", "sampling", *(("sources",) if isinstance(task, Edit | Tradeoff) else ())
+
+    def parts(self, task: Task) -> tuple[Generate | Edit, ...]:
+        if isinstance(task, Generate):
+            return (task,)
+        return replace(task, synthetic=False).steps() if isinstance(task, Edit) else ()
+
+    def generate(self, task: Generate, seeds: Sequence[int], strength: float | None = None) -> Tensor:
+        z_0 = self._prior(seeds)["z_0"].to(self.pipeline.device)
+        chosen = self.tuned.get(task.name, 1.0) if strength is None else strength
+        return self.baseline.generate(task.formula, z_0, generators(seeds), chosen)
+
+    def surcharge(self, task: Generate, seeds: Sequence[int]) -> Cost:
+        """The samples of the prior that a method starts from, and shares with others."""
+        if not isinstance(self.options, Mover):
+            return Cost()
+        entry = self._prior(seeds)
+        return Cost(float(entry["seconds"]), int(entry["evaluations"]))
+
+    def _prior(self, seeds: Sequence[int]) -> Tensors:
+        def make() -> Tensors:
+            with measured(self.pipeline.device) as cost:
+                z_0 = self.pipeline.sample(seeds)
+            return {
+                "z_0": z_0,
+                "seconds": torch.tensor(cost.seconds, dtype=torch.float64),
+                "evaluations": torch.tensor(cost.evaluations),
+            }
+
+        return self.cache.get(make, "prior", str(self.pipeline.sampling), seeds[0], len(seeds))
+
+    def edit(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int]) -> Tensor:
+        strengths = [self.tuned.get(part.name, 1.0) for part in self.parts(task)]
+        steps = zip(task.steps(), strengths, strict=True)
+        return torch.stack([self.edit_at(part, z_0, labels, rows, strength) for part, strength in steps])
+
+    def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
         return self.baseline.edit(z_0, EditRequest(task.edits, labels, strength)).z_0
-
-    def tune(self, task: Generate | Edit, score: Callable[[Generate | Edit], float]) -> dict[str, float]:
-        best = {}
-        for part in (task,) if isinstance(task, Generate) else task.steps():
-            scores = {}
-            for strength in sorted(self.strengths):
-                self.tuned[part.name] = strength
-                scores[strength] = score(part)
-            best[part.name] = max(scores, key=scores.__getitem__)  # of equally good ones the gentlest
-        return best
-
-    def adopt(self, tuned: dict[str, float]) -> None:
-        self.tuned |= tuned
-
-    def chosen(self, task: Generate | Edit) -> str:
-        parts = (task,) if isinstance(task, Generate) else task.steps()
-        found = ", ".join(f"{self.tuned[part.name]:g}" for part in parts if part.name in self.tuned)
-        return f"Strength tuned on a validation split: {found}." if found else ""
