@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	if ! command -v nvidia-smi >/dev/null && curl -sfI --max-time 3 $(CPU_TORCH)/torch/ >/dev/null; then \
 	    index='--extra-index-url $(CPU_TORCH)'; \
 	fi; \
-	$(VENV)/bin/python -m pip install --quiet $$index -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet $$index -c constraints.txt -e '.[dev,fid]'
 	@touch $@
 
 # --- the demonstration: avatars, from images to a report -------------------------------------------------------------

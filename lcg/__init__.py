@@ -8,18 +8,22 @@ images that satisfy a logical formula over attributes and to edit a given image 
 Reference: Shi et al., "Exploring Compositional Visual Generation with Latent Classifier Guidance", CVPRW 2023
 (arXiv:2304.12536).
 
-Importing this package imports nothing else; `lcg.load` brings in torch when it is first used.
+Importing this package imports nothing heavy; `lcg.load` brings in torch when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lcg.torchvision_operators import arm
+
 if TYPE_CHECKING:
     from lcg.pipeline import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
+
+arm()  # before anything that may import torchvision, such as Lightning
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,10 @@
-"""Figures of Inception against their formulas and torch-fidelity's own, with random weights: the real ones are 91 MB.
-
-Weights are drawn as He et al. 2015 do, so that activations neither vanish nor explode. Except in the slow test, the
-network resizes to 75 pixels, its least, rather than 299: that is 16 times faster and exercises the same code.
-"""
+"""Figures of Inception against their formulas and torch-fidelity's own, with random weights (see conftest.py)."""
 
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from lcg.metrics import frechet_between
-from lcg.metrics import inception as module
-from lcg.metrics.inception import WEIGHTS, find_weights, import_fidelity, inception_figures
+from lcg.metrics import inception_features as module
+from lcg.metrics.inception import figures_of, inception_figures
+from lcg.metrics.inception_features import WEIGHTS, Features, InceptionExtractor, Recipe, find_weights, import_fidelity
+from lcg.metrics.streaming import StreamingFrechet
 
 SMALL: dict[str, Any] = {"layer": "64", "fewest": 2, "kid_subset_size": 20, "kid_subsets": 5, "splits": 3}
 FIGURES = ("fid", "kid", "kid_std", "inception_score", "inception_score_std", "precision", "recall", "f_score")
@@ -43,48 +38,6 @@ def saved(images: Tensor, folder: Path) -> Path:
     for number, image in enumerate(images):
         Image.fromarray(image.numpy()).save(folder / f"{number:04}.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def fidelity() -> ModuleType:
-    if find_spec("torch_fidelity") is not None:
-        import_fidelity()  # which also imports it beside a torch that torchvision does not fit
-    return pytest.importorskip("torch_fidelity", reason="needs the extra `fid`")
-
-
-@pytest.fixture(scope="module")
-def network(fidelity: ModuleType) -> type[torch.nn.Module]:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    return FeatureExtractorInceptionV3
-
-
-@pytest.fixture(scope="module")
-def state(network: type[torch.nn.Module]) -> dict[str, Tensor]:
-    """He-initialised weights of the network's shapes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "load", lambda *_, **__: {})
-        patch.setattr(network, "load_state_dict", lambda *_: None)
-        shapes = network("untrained", ["64"], feature_extractor_weights_path="none").state_dict()
-    rng = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(value.shape, generator=rng) * math.sqrt(2 / value[0].numel()) if value.ndim > 1 else value
-        for name, value in shapes.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def weights(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(state, path)
-    return path
-
-
-@pytest.fixture
-def fast(network: type[torch.nn.Module]) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "INPUT_IMAGE_SIZE", 75)
-        yield
 
 
 def own_features(network: type[torch.nn.Module], weights: Path, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,16 +123,18 @@ def as_torch_fidelity_calls_them(fidelity: ModuleType) -> tuple[str, ...]:
 
 @pytest.mark.slow
 def test_the_command_line_says_the_same_at_full_size(fidelity: ModuleType, weights: Path, tmp_path: Path) -> None:
-    x, y = pictures(8, seed=1, contrast=0.7), pictures(9, seed=2)
+    x, y = pictures(56, seed=1, contrast=0.7), pictures(64, seed=2)
     folders = saved(x, tmp_path / "generated"), saved(y, tmp_path / "real")
-    found = inception_figures(x, y, weights, fewest=2, kid_subset_size=6, kid_subsets=5, splits=2)
-    start = "from lcg.metrics.inception import import_fidelity; import_fidelity(); "
+    extractor, options = InceptionExtractor(weights), {"kid_subset_size": 50, "kid_subsets": 20, "splits": 4}
+    generated = Features.join(extractor(chunk) for chunk in x.split(20))
+    found = figures_of(generated, extractor(folders[1]), fewest=2, **options)
+    start = "import lcg; "  # which lets torchvision be imported beside any torch
     run = "from torch_fidelity.fidelity import main; main()"
-    options = "--cpu --isc --fid --kid --prc --json --silent --no-cache --feature-extractor inception-v3-compat"
-    numbers = "--kid-subsets 5 --kid-subset-size 6 --isc-splits 2"
+    switches = "--cpu --isc --fid --kid --prc --json --silent --no-cache --feature-extractor inception-v3-compat"
+    numbers = "--kid-subsets 20 --kid-subset-size 50 --isc-splits 4"
     command = [sys.executable, "-c", start + run, "--input1", str(folders[0]), "--input2", str(folders[1])]
     done = subprocess.run(
-        [*command, *options.split(), *numbers.split(), "--feature-extractor-weights-path", str(weights)],
+        [*command, *switches.split(), *numbers.split(), "--feature-extractor-weights-path", str(weights)],
         capture_output=True,
         text=True,
         check=False,
@@ -192,24 +147,23 @@ def test_the_command_line_says_the_same_at_full_size(fidelity: ModuleType, weigh
 
 
 @pytest.mark.usefixtures("fast")
+def test_features_that_are_not_kept_have_the_same_fid(weights: Path) -> None:
+    extractor = InceptionExtractor(weights, layer="64")
+    x, y = pictures(70, seed=1, contrast=0.7), pictures(80, seed=2)
+    streamed = StreamingFrechet(features=64)
+    for images, real in ((x, False), (y, True)):
+        for chunk in images.split(9):
+            streamed.update(extractor(chunk).features, real=real)
+    found = figures_of(extractor(x), extractor(y), kid_subset_size=20)
+    assert found["fid"] == pytest.approx(float(streamed.compute()), rel=1e-4)
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_set_is_at_no_distance_from_itself(weights: Path) -> None:
     x = pictures(20, seed=1)
     found = inception_figures(x, x, weights, **SMALL)
     assert found["fid"] == pytest.approx(0, abs=1e-5)
     assert found["precision"] == found["recall"] == found["f_score"] == 1
-
-
-def test_arrays_are_resized_as_folders_are(fidelity: ModuleType, tmp_path: Path) -> None:
-    from torch_fidelity.utils import prepare_input_from_id
-
-    wide = pictures(3, seed=1)[:, 4:18]
-    folder = saved(wide, tmp_path / "wide")
-    theirs = prepare_input_from_id(1, input1=str(folder), samples_resize_and_crop=9, verbose=False)
-    ours = module._as_input(wide, 9)
-    assert len(ours) == len(theirs) == 3
-    for one, other in zip(ours, theirs, strict=False):
-        assert one.shape == (3, 9, 9)
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 # --- what they depend on ---
@@ -227,15 +181,11 @@ def test_what_the_figures_depend_on_stands_beside_them(weights: Path, tmp_path: 
     assert found["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert found["published_weights"] is False
     assert (found["kid_subsets"], found["kid_subset_size"], found["splits"]) == (5, 20, 3)
-    assert (found["neighbours"], found["seed"], found["device"]) == (3, 7, "cpu")
-    assert found["torchvision_path"] == import_fidelity()[1]
-    assert all(isinstance(found[name], str) for name in ("torch_fidelity", "torchvision"))
-
-
-def test_how_torchvision_was_imported_is_true(fidelity: ModuleType) -> None:
+    assert (found["neighbours"], found["seed"], found["device"], found["reference_device"]) == (3, 7, "cpu", "cpu")
     from torchvision import extension
 
-    assert import_fidelity() == (fidelity, "native" if extension._has_ops() else "declared operators")
+    assert found["torchvision_path"] == ("native" if extension._has_ops() else "declared operators")
+    assert all(isinstance(found[name], str) for name in ("torch_fidelity", "torchvision"))
 
 
 # --- refusals: weights ---
@@ -296,12 +246,28 @@ def test_weights_without_finite_features_are_refused(state: dict[str, Tensor], t
     path, x = tmp_path / "w.pth", pictures(4, seed=1)
     variance = "Conv2d_1a_3x3.bn.running_var"
     torch.save({**state, variance: -1 - state[variance]}, path)
-    with pytest.raises(ValueError, match=r"`weights` must give finite features; FID of those of .* does not exist"):
-        inception_figures(x, x, path, **{**SMALL, "kid_subset_size": 4})
-    torch.save({**state, "fc.weight": torch.full_like(state["fc.weight"], 3e38)}, path)
-    message = "`weights` must give finite features, .* makes inception_score, inception_score_std NaN or infinite"
+    message = "`weights` must give finite features, .*w.pth gives NaN or infinity for 4 of 4 images; get others from"
     with pytest.raises(ValueError, match=message):
         inception_figures(x, x, path, **{**SMALL, "kid_subset_size": 4})
+
+
+@pytest.mark.usefixtures("fidelity")
+def test_figures_that_are_not_finite_are_refused() -> None:
+    features = Features(torch.rand(30, 64), torch.zeros(30, 1008), Recipe("64", None, "0", "0"), "cpu")
+    features.logits[:, 0] = 3e38
+    with pytest.raises(
+        ValueError, match=r"`generated` must have figures, inception_score, inception_score_std are NaN"
+    ):
+        figures_of(features, features, **{name: value for name, value in SMALL.items() if name != "layer"})
+
+
+def test_features_of_two_recipes_are_refused() -> None:
+    one = Features(torch.rand(30, 64), torch.rand(30, 1008), Recipe("64", None, "0", "0"), "cpu")
+    other = Features(one.features, one.logits, Recipe("64", 9, "0", "0"), "cpu")
+    with pytest.raises(
+        ValueError, match=r"must be features of one recipe, got .*resize=None.*resize=9.*; extract both"
+    ):
+        figures_of(one, other, fewest=2, kid_subset_size=20)
 
 
 @pytest.mark.parametrize("missing", ["torch_fidelity", "torchvision"])
@@ -310,28 +276,11 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     path, x = tmp_path / "w.pth", pictures(30, seed=1)
     torch.save({"layer": torch.zeros(2)}, path)
-    monkeypatch.setitem(sys.modules, missing, None)
+    for name in ("torch_fidelity", "torchvision"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else ModuleType(name))
     monkeypatch.setattr(module, "import_fidelity", import_fidelity.__wrapped__)
-    monkeypatch.setattr(module, "_import_torchvision", module._import_torchvision.__wrapped__)
-    if missing == "torch_fidelity":
-        monkeypatch.setattr(module, "_import_torchvision", lambda: None)
     with pytest.raises(ImportError, match=rf"need the extra `fid`, and {missing} is not installed; pip install 'lcg\["):
         inception_figures(x, x, path, **SMALL)
-
-
-class _Broken:
-    """An import hook under which torchvision fails in another way."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "torchvision":
-            raise RuntimeError("another fault")
-
-
-def test_other_faults_of_torchvision_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [_Broken(), *sys.meta_path])
-    with pytest.raises(RuntimeError, match="another fault"):
-        module._import_torchvision.__wrapped__()
 
 
 # --- refusals: images ---
