@@ -116,7 +116,8 @@ class Benchmark:
                 for seed in seeds:
                     make = partial(self.sources, edit, f"sources-{seed}", counts.sources)
                     entries.append((["sources", edit.name, seed], make))
-                for part in {p for method in self.methods for p in method.parts(task) if isinstance(p, Edit)}:
+                parts = (p for method in self.methods for p in method.parts(task) if isinstance(p, Edit))
+                for part in dict.fromkeys(parts):  # a set's order is another one on every rank
                     make = partial(self.sources, part, "tuning", counts.tuning)
                     entries.append((["sources", part.name, "tuning"], make))
         pieces = {}
@@ -307,13 +308,14 @@ class Benchmark:
 
     def figures(self, cell: Cell | Direct) -> Path:
         """The file of a cell's figures; beside it, with the suffix .safetensors, what came of every image."""
-        depends = cell.depends if isinstance(cell, Cell) else ()
+        depends = cell.depends if isinstance(cell, Cell) else ("guidance",)
         return self.folder.path(["figures", *cell.name, self.sizes.chunk], (*depends, *MEASURED))
 
     def measure(self, cell: Cell | Direct, path: Path) -> None:
         """Measures a cell whose chunks are all there."""
         rows: list[list[Any]] = []
         outcomes: dict[str, Tensor] = {}
+        about: dict[str, dict[str, Any]] = {}
         if isinstance(cell, Direct):
             rows += [[cell.task.name, *_plain(figure)] for figure in cell.figures()]
         else:
@@ -323,11 +325,13 @@ class Benchmark:
                         continue
                     metric = f"{figure.metric}/{frame.strength}" if frame.strength else figure.metric
                     rows.append([frame.name, metric, *_plain(figure)[1:]])
+                    if figure.about is not None:
+                        about[metric] = figure.about
                     if figure.outcomes is not None:
                         outcomes[f"{frame.name}\n{metric}"] = torch.from_numpy(figure.outcomes)
         said, cost = self._told(cell) if isinstance(cell, Cell) else ([], [])
         write_tensors(path.with_suffix(".safetensors"), outcomes)
-        write_json(path, {"rows": [*rows, *said], "costs": cost})
+        write_json(path, {"rows": [*rows, *said], "costs": cost, "about": about})
 
     def _seen(self, cell: Cell, number: int) -> Iterator[Figure]:
         files = tuple(self.seen(cell, rows) for rows in cell.chunks(self.sizes.chunk))

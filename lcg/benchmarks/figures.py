@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class Figure:
         stderr: its standard error over images, NaN where it has none.
         n: images it was measured on.
         outcomes: (n,) what it is the mean of, where it is one: for comparisons image by image.
+        about: what else it depends on and must be quoted with it, in JSON primitives.
     """
 
     metric: str
@@ -27,6 +29,7 @@ class Figure:
     stderr: float = math.nan
     n: int = 1
     outcomes: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    about: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def mean(cls, metric: str, outcomes: Tensor) -> Figure:

@@ -31,6 +31,7 @@ from lcg.benchmarks.pieces import Crew, Ranks
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff, fill, parse_task
 from lcg.benchmarks.tracking import Tracking, check_tracking, track
+from lcg.benchmarks.view import frames_of
 from lcg.benchmarks.world import World
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import Formula, parse
@@ -169,6 +170,8 @@ class Job:
     def __post_init__(self) -> None:
         if not self.tasks or not self.seeds:
             raise ValueError("`tasks` and `seeds` must each hold at least one entry; see configs/benchmark/demo.yaml")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"`seeds` must be different numbers >= 0, got {self.seeds}; each is a repetition")
         for name, given in (("baselines", self.baselines), ("variations", self.variations)):
             if again := {*METHODS} & {*given}:
                 raise ValueError(f"`{name}` must have names of their own, got {sorted(again)[0]!r}; rename it")
@@ -182,7 +185,7 @@ def run(job: Job, setting: Setting, crew: Crew) -> None:
     """Does a job: checks it, makes the pieces that are missing, writes the results."""
     started = time.perf_counter()
     schema = setting.pipeline.schema
-    tasks = [parse_task(fill(text, job.attributes), schema) for text in job.tasks]
+    tasks = list(dict.fromkeys(parse_task(fill(text, job.attributes), schema) for text in job.tasks))
     if Single("reconstruction") not in tasks:  # the ceiling of everything else
         tasks.append(Single("reconstruction"))
     conditions = parse(fill(job.source_formula, job.attributes), schema)
@@ -224,6 +227,7 @@ def run(job: Job, setting: Setting, crew: Crew) -> None:
     write_rows(folder.root / "results.csv", rows)
     write_rows(folder.root / "costs.csv", outcomes.costs())
     write_comparisons(folder.root / "comparisons.csv", outcomes.comparisons())
+    write_json(folder.root / "metrics.json", outcomes.about())
     write_json(folder.root / "pictures.json", exhibits.entries())
     skipped = [
         f"{method.name} has no answer to {task.name} and is left out there."
@@ -283,11 +287,17 @@ def check_tasks(tasks: Sequence[Task], conditions: Formula, evaluator: Evaluator
 
     Raises:
         ValueError: settings of guidance, sampling or editing are out of range; a formula contradicts itself or holds
-            for no image; edits name an attribute twice, are not of binary attributes, or leave no source; or there are
-            too few images for a Frechet distance.
+            for no image; edits name an attribute twice, are not of binary attributes, leave no source, or begin like
+            those of another task; or there are too few images for a Frechet distance.
     """
     pipeline, world = evaluator.pipeline, evaluator.world
     check_settings(pipeline)
+    names = [frame.name for task in tasks for frame in frames_of(task, ())]
+    if again := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"`tasks` must measure everything once, got {sorted(again)[0]!r} twice: a sequence of edits measures each "
+            "of its steps, so leave out the shorter one"
+        )
     features = evaluator.judge.config["features"]
     for task in tasks:
         if isinstance(task, Generate | Scale) or task == Single("unconditional"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Tradeoff
 from lcg.benchmarks.view import Frame, View
 from lcg.generators.base import pixels_to_x
 from lcg.guidance import Formula
-from lcg.metrics.accuracy import attribute_accuracy
-from lcg.metrics.frechet import frechet_distance, moments
+from lcg.metrics.accuracy import attribute_accuracy, right_labels
+from lcg.metrics.formula_metric import satisfaction
+from lcg.metrics.frechet import frechet_distance
 from lcg.metrics.neighbours import density_coverage, diversity, precision_recall
 from lcg.metrics.preservation import edit_success, kept, l1_outside
 from lcg.metrics.side_effects import accuracy_gain, cosine_similarity, disentangled_edit_strength, side_effects
+from lcg.metrics.streaming import merge_parts, part_of
 from lcg.schema import Schema
 
 Images = NDArray[np.uint8]
@@ -75,20 +78,23 @@ class Accuracy(Measure):
             assert view.sources is not None
             wanted = view.sources.labels
             for name, (value, n) in attribute_accuracy(schema, labels, wanted).items():
+                if not n:  # of a detail that applies to none of them
+                    continue
                 yield Figure(f"accuracy/{name}", value, float((value * (1 - value) / n) ** 0.5), n)
-            columns = [schema.index(name) for name in binary]
-            yield Figure.mean("joint_accuracy", (labels[:, columns] == wanted[:, columns]).all(1))
+            right, counts = right_labels(schema, labels, wanted)
+            if bool(counts[:, -1].any()):
+                yield Figure.mean("joint_accuracy", right[counts[:, -1], -1])
             return
-        if formula is not None:
-            yield Figure.mean("joint_accuracy", formula.holds(labels))
-        if isinstance(task, Generate) and formula is not None:
-            for atom in dict.fromkeys(formula.atoms()):
-                if len(formula.attributes) > 1:
-                    yield Figure.mean(f"marginal/{atom}", atom.holds(labels))
-        if isinstance(task, Generate | Single):
+        if formula is None:
             for name in binary:
-                if formula is None or name not in formula.attributes:
-                    yield Figure.mean(f"marginal/{name}", labels[:, schema.index(name)] > 0.5)
+                yield Figure.mean(f"marginal/{name}", labels[:, schema.index(name)] > 0.5)
+            return
+        hits = satisfaction(schema, formula, labels)
+        yield Figure.mean("joint_accuracy", hits.pop("joint_accuracy"))
+        if isinstance(task, Generate):
+            for metric, holds in hits.items():
+                if metric != f"marginal/{formula}":  # a formula of one atom is what it is
+                    yield Figure.mean(metric, holds)
 
 
 class Sharp(Measure):
@@ -106,8 +112,9 @@ class Frechet(Measure):
     def figures(self, view: View) -> Iterator[Figure]:
         reference = _reference(view)
         if reference is not None and not isinstance(view.frame.task, Edit):
-            ours = moments(view.features)
-            distance = frechet_distance(*ours, reference.mean, reference.covariance)
+            whole = reduce(lambda a, b: merge_parts(torch.stack((a, b))), map(part_of, view.each("features")))
+            mean, covariance = whole[0, 1:], whole[1:, 1:] / (len(view) - 1)
+            distance = frechet_distance(mean, covariance, reference.mean, reference.covariance)
             yield Figure("frechet_distance", distance, n=len(view))
 
 

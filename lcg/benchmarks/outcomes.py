@@ -13,8 +13,8 @@ from lcg.benchmarks.cells import Cell, Direct
 from lcg.benchmarks.comparisons import compare
 from lcg.benchmarks.folder import Row, read_json, read_tensors
 from lcg.benchmarks.pairs import Pair
-from lcg.benchmarks.vocabulary import describe
 from lcg.benchmarks.tasks import Generate, Tradeoff
+from lcg.benchmarks.vocabulary import describe
 from lcg.metrics.pareto import pareto_bootstrap
 
 
@@ -39,6 +39,16 @@ class Outcomes:
         """costs.csv."""
         return self._rows("costs")
 
+    def about(self) -> list[dict[str, Any]]:
+        """metrics.json: what figures depend on beside the settings, and must be quoted with."""
+        told = []
+        for cell in self.plan:
+            for metric, about in read_json(self.benchmark.figures(cell))["about"].items():
+                told.append(
+                    {"method": cell.method, "task": cell.task.name, "seed": cell.seed, "metric": metric, **about}
+                )
+        return told
+
     def _rows(self, name: str) -> list[Row]:
         found: list[Row] = []
         for cell in self.plan:
@@ -58,10 +68,13 @@ class Outcomes:
             if not isinstance(cell, Cell) or not isinstance(cell.task, Tradeoff):
                 continue
             images, name = self._images(cell), cell.task.name
-            present, kept = (
-                np.stack([images[f"{name}\n{metric}/{strength:g}"] for strength in cell.strengths]) > 0.5
+            curves = [
+                [f"{name}\n{metric}/{strength:g}" for strength in cell.strengths]
                 for metric in ("joint_accuracy", "kept_fine")
-            )
+            ]
+            if not images.keys() >= {*curves[0], *curves[1]}:
+                continue  # the benchmark was told to measure something else
+            present, kept = (np.stack([images[key] for key in curve]) > 0.5 for curve in curves)
             area, resampled = pareto_bootstrap(present, kept, seed=cell.seed)
             yield cell.method, name, "pareto_area", area, float(resampled.std(ddof=1)), cell.count, cell.seed
             if cell.method == "lcg":
