@@ -12,19 +12,20 @@ from torch import Tensor
 from lcg.schema import Schema
 
 
-def attribute_accuracy(
+def right_labels(
     schema: Schema, predicted: Float[Tensor, "n attributes"], wanted: Float[Tensor, "n attributes"]
-) -> dict[str, tuple[float, int]]:
-    """How often each binary and categorical attribute is as wanted.
+) -> tuple[Bool[Tensor, "n columns"], Bool[Tensor, "n columns"]]:
+    """Which labels are as wanted, and which count.
 
     Args:
         schema: the columns.
         predicted: (N, A) labels of the samples; a missing one (NaN) is wrong where another is wanted.
-        wanted: (N, A) labels asked for, NaN where anything will do: such rows are not counted.
+        wanted: (N, A) labels asked for, NaN where anything will do: such labels do not count.
 
     Returns:
-        Name to (share in [0, 1], number of rows counted); the share is NaN where no row counts. Continuous attributes
-        are passed over: for them equality means nothing.
+        (right, counts), both (N, K + 1): a column for each of the K binary and categorical attributes, in schema order,
+        and a last one for the binary attributes together, which are right when all that count are, and count when one
+        does. Continuous attributes are passed over: for them equality means nothing.
 
     Raises:
         ValueError: shapes that differ from each other or from the schema.
@@ -35,14 +36,44 @@ def attribute_accuracy(
                 f"`{name}` must be ({len(wanted)}, {len(schema)}), a row per sample and a column per attribute, "
                 f"got {tuple(labels.shape)}"
             )
-    accuracy = {}
-    for attribute in schema.of_kind("binary", "categorical"):
-        column = schema.index(attribute.name)
-        counts = ~wanted[:, column].isnan()
-        right = int((predicted[:, column] == wanted[:, column])[counts].sum())  # NaN equals nothing
-        n = int(counts.sum())
-        accuracy[attribute.name] = (right / n if n else math.nan, n)
-    return accuracy
+    attributes = schema.of_kind("binary", "categorical")
+    columns = [schema.index(attribute.name) for attribute in attributes]
+    binary = [j for j, attribute in enumerate(attributes) if attribute.kind == "binary"]
+    counts = ~wanted[:, columns].isnan()
+    right = counts & (predicted[:, columns] == wanted[:, columns])  # NaN equals nothing
+    together = counts[:, binary].any(1)
+    all_right = together & (right | ~counts)[:, binary].all(1)
+    return torch.column_stack((right, all_right)), torch.column_stack((counts, together))
+
+
+def attribute_accuracy(
+    schema: Schema, predicted: Float[Tensor, "n attributes"], wanted: Float[Tensor, "n attributes"]
+) -> dict[str, tuple[float, int]]:
+    """How often each binary and categorical attribute is as wanted; see `right_labels`.
+
+    Args:
+        schema: the columns.
+        predicted: (N, A) labels of the samples.
+        wanted: (N, A) labels asked for, NaN where anything will do.
+
+    Returns:
+        Name to (share in [0, 1], number of rows counted); the share is NaN where no row counts.
+
+    Raises:
+        ValueError: shapes that differ from each other or from the schema.
+    """
+    right, counts = right_labels(schema, predicted, wanted)
+    names = (attribute.name for attribute in schema.of_kind("binary", "categorical"))
+    # The last column is not an attribute's.
+    return {name: _share(*pair) for name, *pair in zip(names, right.sum(0), counts.sum(0), strict=False)}
+
+
+def joint_accuracy(
+    schema: Schema, predicted: Float[Tensor, "n attributes"], wanted: Float[Tensor, "n attributes"]
+) -> tuple[float, int]:
+    """How often all binary attributes together are as wanted, and on how many rows; arguments as above."""
+    right, counts = right_labels(schema, predicted, wanted)
+    return _share(right[:, -1].sum(), counts[:, -1].sum())
 
 
 def proportion(hits: Bool[Tensor, " n"]) -> tuple[float, float]:
@@ -67,3 +98,8 @@ def proportion(hits: Bool[Tensor, " n"]) -> tuple[float, float]:
     n = len(hits)
     p = int(hits.sum()) / n
     return p, math.sqrt(p * (1 - p) / n)
+
+
+def _share(right: Tensor, counts: Tensor) -> tuple[float, int]:
+    n = int(counts)
+    return (int(right) / n if n else math.nan, n)

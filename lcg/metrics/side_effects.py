@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lcg.schema import Schema, unknown_name
@@ -70,27 +70,46 @@ def side_effects(
     """
     if not edits:
         raise ValueError("`edits` must name at least one edited attribute, got none; edit something first")
+    changed, count = zip(*(changes(schema, name, *labels) for name, labels in edits.items()), strict=True)
+    n = torch.stack(count).cpu()
+    columns = tuple(attribute.name for attribute in schema.of_kind("binary", "categorical"))
+    return SideEffects(tuple(edits), columns, torch.stack(changed).cpu().double() / n, n)
+
+
+def changes(
+    schema: Schema, edited: str, before: Float[Tensor, "n attributes"], after: Float[Tensor, "n attributes"]
+) -> tuple[Int[Tensor, " columns"], Int[Tensor, " columns"]]:
+    """How many sources each attribute has changed on, and on how many it counts: a row of S as sums.
+
+    Args:
+        schema: the columns of the labels.
+        edited: the attribute that was edited.
+        before: (N, A) labels of the sources.
+        after: (N, A) labels of the results.
+
+    Returns:
+        Two (K,) int64 over the binary and categorical attributes, 0 for those that the edit sets free.
+
+    Raises:
+        ValueError: an unknown attribute, or labels whose shapes differ from each other or from the schema.
+    """
+    freed = schema.freed_by((edited,))
+    if before.ndim != 2 or before.shape[1] != len(schema) or after.shape != before.shape:
+        raise ValueError(
+            f"`edits[{edited!r}]` must be labels of sources and results, both (N, {len(schema)}), a column per "
+            f"attribute, got {tuple(before.shape)} and {tuple(after.shape)}"
+        )
     columns = schema.of_kind("binary", "categorical")
-    share = torch.full((len(edits), len(columns)), torch.nan, dtype=torch.float64)
-    count = torch.zeros(len(edits), len(columns), dtype=torch.int64)
-    for row, (name, (before, after)) in enumerate(edits.items()):
-        freed = schema.freed_by((name,))
-        if before.ndim != 2 or before.shape[1] != len(schema) or after.shape != before.shape:
-            raise ValueError(
-                f"`edits[{name!r}]` must be labels of sources and results, both (N, {len(schema)}), a column per "
-                f"attribute, got {tuple(before.shape)} and {tuple(after.shape)}"
-            )
-        for column, attribute in enumerate(columns):
-            if attribute.name in freed:
-                continue
-            old, new = before[:, schema.index(attribute.name)], after[:, schema.index(attribute.name)]
-            changed = ~((old == new) | (old.isnan() & new.isnan()))
-            counts = ~(old.isnan() | new.isnan()) if attribute.applies_if else torch.ones_like(changed)
-            n = int(counts.sum())
-            count[row, column] = n
-            if n:
-                share[row, column] = int((changed & counts).sum()) / n
-    return SideEffects(tuple(edits), tuple(a.name for a in columns), share, count)
+    changed = torch.zeros(len(columns), dtype=torch.int64, device=before.device)
+    count = torch.zeros_like(changed)
+    for column, attribute in enumerate(columns):
+        if attribute.name in freed:
+            continue
+        old, new = before[:, schema.index(attribute.name)], after[:, schema.index(attribute.name)]
+        differs = ~((old == new) | (old.isnan() & new.isnan()))
+        counts = ~(old.isnan() | new.isnan()) if attribute.applies_if else torch.ones_like(differs)
+        changed[column], count[column] = (differs & counts).sum(), counts.sum()
+    return changed, count
 
 
 def accuracy_gain(before: Float[Tensor, " n"], after: Float[Tensor, " n"], wanted: float) -> float:

@@ -81,16 +81,8 @@ class StreamingFrechet(Metric):
         wrong = int((~features.isfinite()).any(dim=1).sum())
         if wrong:
             raise ValueError(f"`features` must be finite, got {wrong} of {len(features)} rows with NaN or infinity")
-        if not len(features):
-            return
-        f = features.detach().double()
-        mean = f.mean(dim=0)
-        centred = f - mean
-        batch = _pack(torch.tensor(float(len(f)), dtype=torch.float64), mean, centred.T @ centred)
-        if real:
-            self.real = merge_parts(torch.stack((self.real, batch)))
-        else:
-            self.generated = merge_parts(torch.stack((self.generated, batch)))
+        side = "real" if real else "generated"
+        setattr(self, side, merge_parts(torch.stack((getattr(self, side), part_of(features)))))
 
     def compute(self) -> Tensor:
         """d^2 >= 0 of all that was taken in, on all processes; float64, shape ().
@@ -108,6 +100,21 @@ class StreamingFrechet(Metric):
                 )
             moments += [state[0, 1:], state[1:, 1:] / (n - 1)]
         return torch.tensor(frechet_distance(*moments), dtype=torch.float64, device=self.device)
+
+
+def part_of(features: Float[Tensor, "n features"]) -> Float[Tensor, "size size"]:
+    """Count, mean and scatter of a set of features.
+
+    Args:
+        features: (N, F), N >= 0, finite.
+
+    Returns:
+        [[n, m^T], [m, S]], (F + 1, F + 1) float64; zero for no features.
+    """
+    f = features.detach().double()
+    mean = f.sum(dim=0) / max(len(f), 1)
+    centred = f - mean
+    return _pack(torch.tensor(float(len(f)), dtype=torch.float64), mean, centred.T @ centred)
 
 
 def merge_parts(parts: Float[Tensor, "parts size size"]) -> Float[Tensor, "size size"]:

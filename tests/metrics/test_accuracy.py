@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lcg.metrics import attribute_accuracy, proportion
+from lcg.metrics.accuracy import joint_accuracy, right_labels
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -25,6 +26,21 @@ def test_accuracy_counts_where_something_is_wanted() -> None:
     assert accuracy["glasses"] == (2 / 3, 3)
     assert accuracy["hair"] == (1 / 3, 3)  # a detail that is not there is not the wanted one
     assert math.isnan(accuracy["hat"][0]) and accuracy["hat"][1] == 0
+
+
+def test_joint_accuracy_is_of_the_binary_attributes_for_which_something_is_wanted() -> None:
+    wanted = torch.tensor([[1, 0, 0.5, 1], [1, 0, 0.5, 1], [0, 0, 0.5, NAN], [0, 0, 0.5, NAN], [NAN, 0, 0.5, NAN]])
+    predicted = torch.tensor([[1, 1, 0.1, 1], [1, 0, 0.5, 0], [0, 0, 0.5, 1], [1, 0, 0.5, 1], [1, 0, 0.5, 1]])
+    assert joint_accuracy(SCHEMA, predicted, wanted) == (2 / 4, 4)
+    share, n = joint_accuracy(SCHEMA, predicted[4:], wanted[4:])
+    assert math.isnan(share) and n == 0
+
+
+def test_right_labels_have_a_column_per_attribute_and_one_for_all() -> None:
+    wanted = torch.tensor([[1, 2, 0.5, NAN], [0, 1, 0.5, 1]])
+    right, counts = right_labels(SCHEMA, torch.tensor([[1, 2, 0.5, 1], [0, 0, 0.5, 0]]), wanted)
+    assert right.tolist() == [[True, True, False, True], [True, False, False, False]]
+    assert counts.tolist() == [[True, True, False, True], [True, True, True, True]]
 
 
 def test_labels_of_another_shape_are_refused() -> None:
