@@ -15,21 +15,29 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcg.benchmarks.evaluator import Evaluator, Reference, Sources
 from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.options import options_of
 from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Tradeoff
 from lcg.benchmarks.view import Frame, View
-from lcg.generators.base import pixels_to_x
+from lcg.generators.base import pixels_to_x, weights_sha256
 from lcg.guidance import Formula
 from lcg.metrics.accuracy import attribute_accuracy, right_labels
 from lcg.metrics.formula_metric import satisfaction
 from lcg.metrics.frechet import frechet_distance
+from lcg.metrics.judge_maps import JudgeMaps
 from lcg.metrics.neighbours import density_coverage, diversity, precision_recall
+from lcg.metrics.perceptual import perceptual_distance
 from lcg.metrics.preservation import edit_success, kept, l1_outside
-from lcg.metrics.side_effects import accuracy_gain, cosine_similarity, disentangled_edit_strength, side_effects
+from lcg.metrics.side_effects import (
+    accuracy_gain,
+    cosine_similarity,
+    disentangled_edit_strength,
+    identity_similarity,
+    side_effects,
+)
 from lcg.metrics.streaming import merge_parts, part_of
 from lcg.schema import Schema
 
@@ -207,10 +215,30 @@ class SideEffects(Measure):
             yield Figure("des", disentangled_edit_strength(effects, {name: gain})[name], n=len(view))
 
 
-class Identity(Measure):
+class Extracting(Measure):
+    """A measure that looks at source and result through a network of the user's choice.
+
+    Args:
+        extractor: the network; None for the judge.
+    """
+
+    def __init__(self, extractor: nn.Module | None = None) -> None:
+        self._extractor = None if extractor is None else extractor.eval().requires_grad_(False)
+
+    def options(self) -> dict[str, Any]:
+        if self._extractor is None:
+            return super().options()
+        network = {**options_of(self._extractor), "weights_sha256": weights_sha256(self._extractor)}
+        return {**super().options(), "extractor": network}
+
+
+class Identity(Extracting):
     """How alike source and result are to a network that recognises the subject: the cosine of its embeddings.
 
     Without one it is the judge's features that are compared, which know the attributes, not the person.
+
+    Args:
+        extractor: maps images (B, C, H, W) in [-1, 1] to embeddings (B, D), such as a face recognition network.
     """
 
     def look(
@@ -218,13 +246,40 @@ class Identity(Measure):
     ) -> dict[str, Tensor]:
         if sources is None or not isinstance(frame.task, Edit):
             return {}
-        embed = [evaluator.see(np.asarray(i)).features for i in (sources.images, images)]
-        return {"identity": cosine_similarity(*embed).float()}
+        if self._extractor is None:
+            embedded = [evaluator.see(np.asarray(i)).features for i in (sources.images, images)]
+            return {"identity": cosine_similarity(*embedded).float()}
+        device = evaluator.pipeline.device
+        x, y = (pixels_to_x(torch.as_tensor(i).to(device)) for i in (sources.images, images))
+        return {"identity": identity_similarity(self._extractor.to(device), x, y).float()}
 
     def figures(self, view: View) -> Iterator[Figure]:
         similarity = view.all("identity")
-        if isinstance(view.frame.task, Edit) and similarity is not None:
+        if similarity is not None:
             yield Figure.mean("identity", similarity)
+
+
+class Perceptual(Extracting):
+    """Perceptual distance of source and result, see `lcg.metrics.perceptual`.
+
+    Args:
+        extractor: gives feature maps (B, C_l, H_l, W_l) of images in [-1, 1]; None for the judge's blocks.
+    """
+
+    def look(
+        self, images: Images, frame: Frame, step: int, sources: Sources | None, evaluator: Evaluator
+    ) -> dict[str, Tensor]:
+        if sources is None or not isinstance(frame.task, Edit):
+            return {}
+        device = evaluator.pipeline.device
+        maps = (JudgeMaps(evaluator.judge) if self._extractor is None else self._extractor).to(device)
+        x, y = (pixels_to_x(torch.as_tensor(i).to(device)) for i in (sources.images, images))
+        return {"perceptual": perceptual_distance(maps, x, y).float()}
+
+    def figures(self, view: View) -> Iterator[Figure]:
+        distance = view.all("perceptual")
+        if distance is not None:
+            yield Figure.mean("perceptual", distance)
 
 
 class Psnr(Measure):
@@ -252,6 +307,7 @@ STANDARD: tuple[type[Measure], ...] = (
     Neighbours,
     SideEffects,
     Identity,
+    Perceptual,
     Psnr,
 )
 """What a benchmark measures unless it is told otherwise."""
