@@ -253,7 +253,9 @@ class ComposableDiffusion(Baseline):
         return is_conjunction(formula) and all(not isinstance(a, OneOf) or len(a.indices) == 1 for a in formula.atoms())
 
     @torch.no_grad()
-    def generate(self, formula: Formula, z_0: Tensor, randomness: Randomness = None, strength: float = 1.0) -> Tensor:
+    def generate(
+        self, formula: Formula, z_0: Tensor, randomness: Randomness = None, strength: float | Tensor = 1.0
+    ) -> Tensor:
         """See `Baseline`; of z_0 only the number counts. Strength 0 samples the prior.
 
         Raises:
@@ -379,10 +381,21 @@ class ComposableDiffusion(Baseline):
     def _noised(self, z_0: Tensor, kept: Tensor, sampler: DDIM) -> Tensor:
         """Where an edit starts, (B, *latent) at t_start; inverted by what the unguided path would be."""
         if self.start == "inversion":
-            return sampler.invert(ComposedDenoiser(self.model, kept, (), ()), z_0, self.t_start)
+            return self._inverted(z_0, kept, sampler)
         noise = randn(z_0.shape, generators([self.seed] * len(z_0)), dtype=z_0.dtype, device=z_0.device)
         t = torch.full((len(z_0),), self.t_start, dtype=z_0.dtype, device=z_0.device)
         return diffuse(self.model.schedule, z_0, t, noise)
+
+    def _inverted(self, z_0: Tensor, kept: Tensor, sampler: DDIM) -> Tensor:
+        """The noise of each source; one that comes several times, as with several strengths, is inverted once."""
+        both = torch.cat((z_0.flatten(1), kept.nan_to_num(torch.inf)), 1)  # NaN would be unlike NaN
+        both, back = both.unique(dim=0, return_inverse=True)
+        sources, labels = both.tensor_split((-kept.shape[1],), 1)
+        labels = labels.where(labels.isfinite(), torch.nan)
+        noise = sampler.invert(
+            ComposedDenoiser(self.model, labels, (), ()), sources.unflatten(1, z_0.shape[1:]), self.t_start
+        )
+        return noise[back]
 
     def _nothing(self) -> Tensor:
         """(1, A): no condition."""

@@ -114,7 +114,7 @@ class Baseline(Editor):
         formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
         randomness: Randomness = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
         """Samples of a formula.
 
@@ -122,7 +122,7 @@ class Baseline(Editor):
             formula: one that `can_generate` accepts.
             z_0: (B, *latent) samples of the prior, for methods that start there; others take only their number.
             randomness: for those that draw noise, one generator per row or one for all.
-            strength: how far to go.
+            strength: how far to go, one number or one per row (B,).
 
         Raises:
             ValueError: the formula is one that the method has no answer to.
@@ -171,7 +171,7 @@ class Mover(Baseline):
         formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
         randomness: Randomness = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
         """Samples of the prior, moved. See `Baseline`; raises as `move`."""
         return self.move(z_0, [formula], strength, randomness)

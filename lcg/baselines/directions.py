@@ -34,7 +34,7 @@ Where we differ, and why:
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -54,8 +54,11 @@ RANK: dict[str, int | None] = {"pca": 80, "sefa": None, "householder": 10, "jaco
 OVERSAMPLING = 10
 """Vectors that are iterated beside those that are kept: the last to converge are not among these."""
 
-BATCH = 64
-"""Latents that are decoded at once for the Jacobian."""
+BATCH = 128
+"""Images, or derivatives of images, that are decoded at once for the Jacobian."""
+
+TOGETHER = 16
+"""Directions that a latent is moved in at once."""
 
 
 @dataclass(frozen=True)
@@ -287,23 +290,22 @@ def jacobian_directions(
 
 
 def _pushed_forward(training: Training, z_0: Tensor, v: Float[Tensor, "elements rank"]) -> Tensor:
-    """J v, (pixels, R), by forward differentiation."""
+    """J v, (pixels, R), by forward differentiation, in which several directions share the way of a latent."""
     total = torch.zeros(())
-    for chunk in z_0.split(BATCH):
-        products = [_jvp(training, chunk, d.reshape(z_0.shape[1:])) for d in v.T]
-        total = total + torch.stack([product.sum(dim=0).flatten() for product in products], dim=1)
+    for chunk in z_0.split(BATCH // TOGETHER):
+
+        def push(d: Tensor, chunk: Tensor = chunk) -> Tensor:
+            direction = d.reshape(chunk.shape[1:]).expand_as(chunk)
+            return cast(Tensor, torch.func.jvp(training.decode, (chunk,), (direction,))[1]).sum(dim=0).flatten()
+
+        total = total + torch.func.vmap(push, in_dims=1, out_dims=1, chunk_size=TOGETHER)(v)
     return total / len(z_0)
-
-
-def _jvp(training: Training, z_0: Float[Tensor, "batch *latent"], d: Float[Tensor, "*latent"]) -> Tensor:
-    product: Tensor = torch.func.jvp(training.decode, (z_0,), (d.expand_as(z_0),))[1]
-    return product
 
 
 def _pulled_back(training: Training, z_0: Tensor, u: Float[Tensor, "pixels rank"]) -> Tensor:
     """J^T u, (D, R), by backward differentiation."""
     total = torch.zeros(())
-    for chunk in z_0.split(BATCH):
+    for chunk in z_0.split(BATCH // 2):
         with torch.enable_grad():
             z = leaf(chunk)
             x = training.decode(z)

@@ -85,7 +85,7 @@ class EnergyGuidance(FollowsClassifier, Mover):
         formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
         randomness: Randomness = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
         """Samples from N(0, I): of `z_0` only the number counts. See `Baseline`; raises as `move`."""
         start = randn(z_0.shape, randomness, dtype=z_0.dtype, device=z_0.device)
@@ -127,14 +127,23 @@ class EnergyGuidance(FollowsClassifier, Mover):
         Returns:
             (B, *latent), the visited states with the largest log_p, or the last ones.
         """
-        best, most = z, torch.full((len(z),), -torch.inf, dtype=z.dtype, device=z.device)
-        h = self.step_size
+        best, most, h = z.clone(), torch.full((len(z),), -torch.inf, dtype=z.dtype, device=z.device), self.step_size
+        z = z.clone()
         for k in range(int(steps.max()) + 1 if len(z) else 0):
-            value, gradient = value_and_gradient(log_p, z)
-            better = (value > most) & (k <= steps.flatten())
-            best = torch.where(better.view_as(steps), z, best)
-            most = torch.where(better, value.to(most), most)
-            xi = randn(z.shape, randomness, dtype=z.dtype, device=z.device)
-            moved = z - h / 2 * (z - self.weight * gradient) + math.sqrt(h) * xi
-            z = torch.where(k < steps, moved, z)
+            rows = (k <= steps.flatten()).nonzero()[:, 0]  # what has ended is not evaluated any more
+            here = z[rows]
+            value, gradient = value_and_gradient(log_p, here)
+            better = value > most[rows]
+            best[rows[better]], most[rows[better]] = here[better], value[better].to(most)
+            xi = _noise(z, rows, randomness)
+            moved = here - h / 2 * (here - self.weight * gradient) + math.sqrt(h) * xi
+            z[rows] = torch.where(k < steps[rows], moved, here)
         return best if self.best else z
+
+
+def _noise(z: Tensor, rows: Tensor, randomness: Randomness) -> Tensor:
+    """For some rows of z; a row's own generator is left alone where it is not among them."""
+    if isinstance(randomness, Sequence):
+        chosen = [randomness[row] for row in rows.tolist()]
+        return randn((len(rows), *z.shape[1:]), chosen, dtype=z.dtype, device=z.device)
+    return randn(z.shape, randomness, dtype=z.dtype, device=z.device)[rows]

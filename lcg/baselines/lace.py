@@ -39,7 +39,8 @@ Defaults are those of the authors' FFHQ scripts. Departures:
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from os import PathLike
 from typing import ClassVar, Literal, get_args
 
@@ -49,6 +50,7 @@ from torch import Tensor
 
 from lcg.baselines.clean import FollowsClassifier
 from lcg.baselines.contract import check_atom, check_shape, strength_per_row
+from lcg.baselines.dormand_prince import integrate
 from lcg.diffusion import Randomness
 from lcg.diffusion.noise import randn
 from lcg.diffusion.schedule import expand
@@ -66,6 +68,10 @@ Negation = Literal["value", "energy"]
 LEFT = 20.0  # what OR multiplies the probability of its left side by
 NEGATED = 0.1  # what NOT bounds the absolute energy by
 STOP = 1e-3  # the time at which the equation ends; it starts at 1
+AT_ONCE = 128  # rows that are differentiated together: what they leave for the way back fits a processor's cache
+
+Energy = Callable[[Tensor, Tensor], Tensor]
+"""E (R,) of z (R, *latent), larger is better, where `rows` (R,) tells which of the batch they are."""
 
 
 class LACE(FollowsClassifier):
@@ -143,23 +149,22 @@ class LACE(FollowsClassifier):
                 `strength_per_row` refuses.
             RuntimeError: before `fit`, or under torch.inference_mode.
         """
-        classifier = self.classifier
-        check_shape(z_0, classifier.latent_shape)
+        schema = self.classifier.schema
+        check_shape(z_0, self.classifier.latent_shape)
         strength = strength_per_row(request.strength, z_0)
         self._check(*request.edits)
-        freed = classifier.schema.freed_by(request.attributes)
-        others = [name for name in classifier.schema.names if name not in freed] if self.keep_logits else []
-        if not others:
-            classifier = classifier.restricted(request.attributes)
+        freed = schema.freed_by(request.attributes)
+        others = [name for name in schema.names if name not in freed] if self.keep_logits else []
+        classifier = self.classifier.restricted((*request.attributes, *others))  # of freed details nothing is asked
         with torch.no_grad():
-            source = _outputs(classifier, z_0)
-
-        def energy(z: Tensor) -> Tensor:
-            outputs = _outputs(classifier, z)
-            kept = self.preservation(z, z_0, {name: (outputs[name], source[name]) for name in others})
-            return self.condition(conjuncts, outputs, strength.flatten()) + kept
-
+            source = self.kept(_outputs(classifier, z_0), others)
         conjuncts = [pair for formula in request.edits for pair in formula.conjuncts]
+
+        def energy(z: Tensor, rows: Tensor) -> Tensor:
+            outputs = _outputs(classifier, z)
+            preservation = self.preservation(z - z_0[rows], self.kept(outputs, others) - source[rows])
+            return self.condition(conjuncts, outputs, strength.flatten()[rows]) + preservation
+
         rng = torch.Generator().manual_seed(self.seed)
 
         def draw() -> Tensor:
@@ -176,7 +181,7 @@ class LACE(FollowsClassifier):
         formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
         randomness: Randomness = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
         """See `Baseline`. It starts from N(0, I), which is LACE's prior; of `z_0` only the shape is used.
 
@@ -189,8 +194,8 @@ class LACE(FollowsClassifier):
         self._check(formula)
         classifier = self.classifier.restricted(formula.attributes)
 
-        def energy(z: Tensor) -> Tensor:
-            return self.condition(formula.conjuncts, _outputs(classifier, z), weight)
+        def energy(z: Tensor, rows: Tensor) -> Tensor:
+            return self.condition(formula.conjuncts, _outputs(classifier, z), weight[rows])
 
         def draw() -> Tensor:
             return randn(z_0.shape, randomness, dtype=z_0.dtype, device=z_0.device)
@@ -234,44 +239,44 @@ class LACE(FollowsClassifier):
             total = total + other if isinstance(formula, And) else either(total, other)
         return total
 
+    def kept(self, outputs: HeadOutputs, names: Sequence[str]) -> Float[Tensor, "batch kept"]:
+        """The logits of attributes that shall be kept, side by side; of a continuous one the mean: LACE has no more."""
+        first, *_ = outputs.values()
+        parts = [first.new_zeros(len(first), 0)]
+        for name in names:
+            logits = outputs[name].unsqueeze(-1).flatten(1)  # also where there is one output a row
+            parts.append(logits[:, :1] if self.classifier.schema[name].kind == "continuous" else logits)
+        return torch.cat(parts, 1)
+
     def preservation(
-        self,
-        z: Float[Tensor, "batch *latent"],
-        z_src: Float[Tensor, "batch *latent"],
-        logits: dict[str, tuple[Tensor, Tensor]],
+        self, moved: Float[Tensor, "batch *latent"], changed: Float[Tensor, "batch kept"]
     ) -> Float[Tensor, " batch"]:
         """-0.04 (|w - w_src|^2 + |z - z_src|^2) - 0.01 sum_j |f_j(z) - f_j(z_src)|^2, at most 0.
 
         Args:
-            z: where.
-            z_src: the sources.
-            logits: outputs at z and at the sources, of the attributes that shall be kept.
+            moved: z - z_src.
+            changed: the difference of the logits that shall be kept.
         """
-        near = 2 * (z - z_src).square().flatten(1).sum(1)  # w is z
-        moved = z.new_zeros(len(z))
-        for name, (now, before) in logits.items():
-            change = (now - before).unsqueeze(-1).flatten(1)  # also where there is one output a row
-            if self.classifier.schema[name].kind == "continuous":
-                change = change[:, :1]  # the mean; LACE has no variance
-            moved = moved + change.square().sum(1)
-        return -self.keep_latent * near - self.keep_logits * moved
+        near = 2 * moved.square().flatten(1).sum(1)  # w is z
+        return -self.keep_latent * near - self.keep_logits * changed.square().sum(1)
 
     def beta(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Linear from `beta_min` at t = 0 to `beta_max` at t = 1."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def velocity(
-        self, energy: Callable[[Tensor], Tensor], z: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
+        self, energy: Energy, z: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"], rows: Tensor
     ) -> Float[Tensor, "batch *latent"]:
         """dz/dt = -beta(t)/2 grad_z energy. Raises ValueError for a gradient that is not finite."""
-        return -0.5 * expand(self.beta(t), z) * _finite(gradient(energy, z))
+        return -0.5 * expand(self.beta(t), z) * slope(energy, z, rows)
 
-    def _climb(self, energy: Callable[[Tensor], Tensor], z: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+    def _climb(self, energy: Energy, z: Tensor, draw: Callable[[], Tensor]) -> Tensor:
         """From z to where the sampler ends."""
         if self.sampler == "ode":
-            return integrate(lambda z, t: self.velocity(energy, z, t), z, 1.0, STOP, self.tolerance)
+            return integrate(partial(self.velocity, energy), z, 1.0, STOP, self.tolerance)
+        rows = torch.arange(len(z), device=z.device)
         return langevin(
-            lambda z: _finite(gradient(energy, z)) - z, z, self.steps, self.step_size, self.noise, draw
+            lambda z: slope(energy, z, rows) - z, z, self.steps, self.step_size, self.noise, draw
         )  # here the prior does not cancel
 
     def _check(self, *formulas: Formula) -> None:
@@ -341,71 +346,24 @@ def langevin(
     return z
 
 
-# Dormand & Prince 1980: when and where the slopes are taken, and how far those of order 5 are from those of order 4.
-NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-SLOPES = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
-def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor],
-    z: Float[Tensor, "batch *latent"],
-    start: float,
-    stop: float,
-    tolerance: float,
-) -> Float[Tensor, "batch *latent"]:
-    """Solves dz/dt = velocity(z, t) from `start` to `stop` by Dormand and Prince's method of order 5(4).
-
-    Every row has its own steps, so that its result does not depend on the rows beside it.
-
-    Args:
-        velocity: of (z, t), t (B,).
-        z: at `start`.
-        start: first time.
-        stop: last time, earlier or later.
-        tolerance: absolute and relative, for the root mean square of a row's error in a step.
-    """
-    t = torch.full((len(z),), start, dtype=torch.float64, device=z.device)
-    h = torch.full_like(t, (stop - start) / 100)
-    arrived = torch.zeros_like(t, dtype=torch.bool)
-    slope = velocity(z, t)
-    while not bool(arrived.all()):
-        last = (stop - t - h) / (stop - start) <= 1e-6  # this step reaches the end
-        h = torch.where(last, stop - t, h)
-        slopes, moved = [slope], z
-        for node, weights in zip(NODES, SLOPES, strict=True):
-            moved = z + expand(h, z) * sum((w * k for w, k in zip(weights, slopes, strict=True)), torch.zeros_like(z))
-            slopes.append(velocity(moved, t + node * h))
-        error = expand(h, z) * sum((w * k for w, k in zip(ERROR, slopes, strict=True)), torch.zeros_like(z))
-        allowed = tolerance * (1 + torch.maximum(z.abs(), moved.abs()))
-        size = (error / allowed).flatten(1).square().mean(1).sqrt().double()
-        accepted = (size <= 1) & ~arrived
-        rows = accepted.reshape(-1, *(1,) * (z.ndim - 1))
-        z, slope = torch.where(rows, moved, z), torch.where(rows, slopes[-1], slope)
-        t = torch.where(accepted, t + h, t)
-        arrived = arrived | (accepted & last)
-        h = h * (0.9 * size.clamp(min=1e-8) ** -0.2).clamp(0.2, 10.0)
-    return z
-
-
 def _outputs(classifier: LatentClassifier, z: Tensor) -> HeadOutputs:
     """In the precision of z."""
     outputs = classifier(z.to(next(classifier.parameters()).dtype))
     return {name: output.to(z.dtype) for name, output in outputs.items()}
 
 
-def _finite(grad: Tensor) -> Tensor:
+def slope(energy: Energy, z: Float[Tensor, "batch *latent"], rows: Tensor) -> Float[Tensor, "batch *latent"]:
+    """grad_z of the energy. Raises ValueError where it is not finite."""
+    parts = zip(z.split(AT_ONCE), rows.split(AT_ONCE), strict=True)
+    grad = torch.cat([_gradient(energy, part, own) for part, own in parts])
     if not bool(torch.isfinite(grad).all()):
-        row = int(torch.nonzero(~torch.isfinite(grad.flatten(1)).all(1))[0])
+        row = int(rows[~torch.isfinite(grad.flatten(1)).all(1)][0])
         raise ValueError(
             f"the energy's gradient must be finite, got NaN or infinity in row {row}; check that the latents and the "
             "classifiers' weights are finite"
         )
     return grad
+
+
+def _gradient(energy: Energy, z: Tensor, rows: Tensor) -> Tensor:
+    return gradient(lambda z: energy(z, rows), z)

@@ -118,7 +118,7 @@ class StyleFlow(Baseline):
         formula: Formula,
         z_0: Float[Tensor, "batch *latent"],
         randomness: Randomness = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
     ) -> Float[Tensor, "batch *latent"]:
         """See `Baseline`; of `z_0` only the shape is used.
 

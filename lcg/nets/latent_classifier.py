@@ -68,7 +68,7 @@ class LatentClassifier(nn.Module):
             )
         h = z_0.flatten(1).expand(len(self.schema), -1, -1)
         for depth, layer in enumerate(self.layers):
-            h = layer(functional.leaky_relu(h, self.slope) if depth else h)
+            h = layer(functional.leaky_relu(h, self.slope, inplace=True) if depth else h)
         return {
             attribute.name: own[:, 0] if attribute.kind == "binary" else own[:, : attribute.outputs]
             for attribute, own in zip(self.schema, h, strict=True)
@@ -82,10 +82,11 @@ class LatentClassifier(nn.Module):
         """
         rows = sorted({self.schema.index(name) for name in names})
         kept = Schema(tuple(replace(self.schema.attributes[row], detail_of=(), applies_if={}) for row in rows))
-        part = LatentClassifier(self.latent_shape, kept, self.config["hidden"], self.slope)
-        part.to(next(self.parameters()))
+        with torch.device("meta"):  # draws no weights that nobody needs
+            part = LatentClassifier(self.latent_shape, kept, self.config["hidden"], self.slope)
         state, wanted = self.state_dict(), part.state_dict()  # the last layer may need fewer outputs
-        part.load_state_dict({name: state[name][rows][..., : own.shape[-1]] for name, own in wanted.items()})
+        own = {name: state[name][rows][..., : like.shape[-1]].contiguous() for name, like in wanted.items()}
+        part.load_state_dict(own, assign=True)
         return part.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
 
 

@@ -314,6 +314,20 @@ def test_strength_zero_is_the_source_and_rows_are_independent(options: dict[str,
     torch.testing.assert_close(default.z_0, method.edit(z, EditRequest(wanted, known, 1.0)).z_0)
 
 
+def test_a_source_that_comes_with_several_strengths_is_inverted_once() -> None:
+    method, z, rows = composable(), normal(3, 4).repeat(2, 1), []
+    known = torch.cat((labels(hat=0), labels(hat=0, beard=0), labels(hat=1))).repeat(2, 1)
+    known[4, SCHEMA.index("beard")] = 1.0  # the same latent, other labels: another inversion
+    strength = torch.tensor([0.3, 0.3, 0.3, 1.0, 1.0, 1.0])
+    together = method.edit(z, EditRequest(edits("+hat"), known, strength)).z_0
+    method.model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    method.edit(z, EditRequest(edits("+hat"), known, strength))
+    assert rows == [4] * 8 + [3 * 6] * 8  # inversion; base, hat and what is kept
+    for i in range(6):
+        alone = method.edit(z[i : i + 1], EditRequest(edits("+hat"), known[i : i + 1], float(strength[i])))
+        torch.testing.assert_close(together[i : i + 1], alone.z_0, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("keep", ["context", "concept", "none"])
 def test_a_vanishing_strength_leads_back_to_the_source(keep: str) -> None:
     """The inversion follows what the unguided path would be, with the labels that are kept in it."""

@@ -160,6 +160,24 @@ def test_samples_do_not_depend_on_their_batch(method: Baseline, name: str, small
     close(method.generate(formula, z_0[[3, 1]], generators([3, 1]), 0.5), whole[[3, 1]], name)
 
 
+def test_samples_have_each_its_own_strength(method: Baseline, name: str, small) -> None:
+    formula, z_0, strengths = small.formula("glasses & ~hat"), small.normal(4, 4), torch.tensor([0.0, 0.5, 1.0, 2.0])
+    together = method.generate(formula, z_0, generators(range(4)), strengths)
+    for k, strength in enumerate(strengths.tolist()):
+        close(method.generate(formula, z_0[k : k + 1], generators([k]), strength), together[k : k + 1], name)
+
+
+def test_all_strengths_of_all_sources_may_be_asked_at_once(method: Baseline, name: str, small) -> None:
+    """A source that comes several times, as in tuning, is edited as if it came once."""
+    z_0, strengths = small.normal(3, 4), torch.tensor([0.5, 1.0, 2.0])
+    labels = torch.tensor([[0.0, 1.0, NAN, 0.3]]).repeat(3, 1)
+    edits = small.request("+glasses").edits
+    each = EditRequest(edits, labels.repeat(3, 1), strengths.repeat_interleave(3))
+    together = method.edit(z_0.repeat(3, 1), each).z_0.unflatten(0, (3, 3))
+    for strength, found in zip(strengths.tolist(), together, strict=True):
+        close(method.edit(z_0, EditRequest(edits, labels, strength)).z_0, found, name)
+
+
 def test_what_it_cannot_sample_it_says(method: Baseline, small) -> None:
     assert method.can_generate(small.formula("~~glasses & ~hair=red^2.0"))
     formula = small.formula("glasses | hat")

@@ -49,6 +49,34 @@ def test_with_a_gaussian_energy_mean_and_variance_are_the_closed_form(h: float) 
         assert (z.var(0) / (1 / precision)).min() > 1.25
 
 
+@pytest.mark.parametrize("best", [True, False])
+@pytest.mark.parametrize("own", [True, False])
+def test_chains_of_any_length_run_together_as_written(best: bool, own: bool) -> None:
+    """One chain after another with the numbers that its row draws; and none is evaluated when it has ended."""
+    method, lengths, z, asked = EnergyGuidance(best=best), [0, 3, 1, 7], torch.linspace(-2, 2, 8).view(4, 2), []
+    target = torch.tensor([1.0, -0.5])
+
+    def log_p(z: Tensor) -> Tensor:
+        asked.append(len(z))
+        return -(z - target).square().sum(1)
+
+    def rng() -> Any:
+        return generators(range(4)) if own else torch.Generator().manual_seed(0)
+
+    source = rng()
+    noise = [randn((4, 2), source) for _ in range(8)]
+    h, expected = method.step_size, []
+    for row, length in enumerate(lengths):
+        visited = [z[row]]
+        for k in range(length):
+            x = visited[-1]
+            visited.append(x - h / 2 * (x + 2 * method.weight * (x - target)) + math.sqrt(h) * noise[k][row])
+        expected.append(max(visited, key=lambda x: -float((x - target).square().sum())) if best else visited[-1])
+    found = method.langevin(log_p, z, torch.tensor(lengths).float()[:, None], rng())
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    assert asked == [4, 3, 2, 2, 1, 1, 1, 1]
+
+
 def test_far_from_the_target_the_posterior_is_the_prior_shifted(fitted: Callable[..., EnergyGuidance], small) -> None:
     """A logit far below 0 has log p = a.z + b: the energy is that of N(weight a, I)."""
     method = fitted(small.linear(-200.0), best=False, weight=2.0)

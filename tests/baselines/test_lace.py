@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
-from lcg.baselines.lace import LACE, atom_energy, either, integrate, langevin, negated
+from lcg.baselines.lace import AT_ONCE, LACE, atom_energy, either, langevin, negated, slope
 from lcg.diffusion import generators
 from lcg.editing.contract import EditRequest
 from lcg.guidance import Atom, Formula, parse, parse_edit
@@ -119,9 +118,9 @@ def test_sharpness_is_the_inverse_of_their_temperature(lace) -> None:
         torch.testing.assert_close(atom_energy(atom, True, outputs[atom.name], 0.1, 1 / T), expected)
     # Where a cross-entropy has nothing left to climb, it still has a slope.
     far = torch.tensor([60.0], dtype=torch.float64, requires_grad=True)
-    for sharpness, slope in ((1.0, 0.0), (3.0, 1.0)):
+    for sharpness, expected in ((1.0, 0.0), (3.0, 1.0)):
         (grad,) = torch.autograd.grad(atom_energy(formula("glasses"), True, far, 0.1, sharpness).sum(), far)
-        assert float(grad) == pytest.approx(slope, abs=1e-9)
+        assert float(grad) == pytest.approx(expected, abs=1e-9)
 
 
 def test_formulas_are_composed_by_its_logic(lace) -> None:
@@ -155,8 +154,8 @@ def test_preservation_and_its_gradient(lace) -> None:
     names = ["hat", "hair", "age"]
 
     def preservation(z: Tensor) -> Tensor:
-        now, before = method.classifier(z), method.classifier(z_src)
-        return method.preservation(z, z_src, {name: (now[name], before[name]) for name in names})
+        now, before = (method.kept(method.classifier(x), names) for x in (z, z_src))
+        return method.preservation(z - z_src, now - before)
 
     d = z - z_src
     used = torch.cat((W[1, :, :1], W[2], W[3, :, :1]), dim=1)  # of age the mean alone
@@ -173,13 +172,29 @@ def test_the_velocity_is_its_equation(lace) -> None:
     method, z = lace((5,)), normal(6, 4)
     t = torch.linspace(0, 1, 6, dtype=torch.float64)
 
-    def energy(z: Tensor) -> Tensor:
+    rows = torch.arange(6)
+
+    def energy(z: Tensor, rows: Tensor) -> Tensor:
         return method.energy(formula("glasses & hair=red"), method.classifier(z))
 
     leaf = z.clone().requires_grad_()
-    (grad,) = torch.autograd.grad(energy(leaf).sum(), leaf)
+    (grad,) = torch.autograd.grad(energy(leaf, rows).sum(), leaf)
     expected = -(0.1 + 19.9 * t)[:, None] / 2 * grad
-    torch.testing.assert_close(method.velocity(energy, z, t), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(method.velocity(energy, z, t, rows), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_slope_is_the_gradient_however_many_rows_are_asked(lace) -> None:
+    """Rows keep their place in the batch, and those that are asked may be any."""
+    method, rows = lace((5,)), torch.arange(2 * AT_ONCE + 3).flip(0)
+    weight, z = torch.arange(len(rows), dtype=torch.float64), normal(len(rows), 4)
+
+    def energy(z: Tensor, rows: Tensor) -> Tensor:
+        return weight[rows] * method.energy(formula("glasses & hair=red"), method.classifier(z))
+
+    torch.testing.assert_close(slope(energy, z, rows), gradient(lambda z: energy(z, rows), z), rtol=1e-9, atol=1e-12)
+    z[AT_ONCE + 1, 2] = torch.nan
+    with pytest.raises(ValueError, match=f"must be finite, got NaN or infinity in row {AT_ONCE + 1}; check that"):
+        slope(energy, z, rows)
 
 
 def test_a_logistic_energy_has_a_closed_form(lace) -> None:
@@ -194,35 +209,6 @@ def test_a_logistic_energy_has_a_closed_form(lace) -> None:
         torch.testing.assert_close(grown, strength * 5 * TIME, rtol=1e-5, atol=1e-5)
         assert (z - z_0)[:, 2:].abs().max() < 1e-12  # along w only
         torch.testing.assert_close((z - z_0)[:, 0], 2 * (z - z_0)[:, 1])
-
-
-@pytest.mark.parametrize("backwards", [True, False])
-def test_a_quadratic_energy_decays_exponentially(backwards: bool) -> None:
-    """beta(t)/2 times rates of 0.2 and 3: the closed form, and torchdiffeq's solver at its tolerance."""
-    z, rate = normal(5, 2), torch.tensor([0.2, 3.0], dtype=torch.float64)
-    sign = 1 if backwards else -1
-    start, stop = (1.0, 1e-3) if backwards else (1e-3, 1.0)
-
-    def velocity(z: Tensor, t: Tensor) -> Tensor:
-        return sign * 0.5 * (0.1 + 19.9 * t.reshape(-1, 1)) * rate * z
-
-    exact = z * torch.exp(-rate * TIME)
-    errors = [(integrate(velocity, z, start, stop, tol) - exact).abs().max() for tol in (1e-3, 1e-6, 1e-9)]
-    assert errors[0] < 2e-3 and errors[1] < 2e-6 and errors[2] < 2e-9
-    times = torch.tensor([start, stop], dtype=torch.float64)
-    peer = odeint(lambda t, z: velocity(z, t), z, times, rtol=1e-9, atol=1e-9, method="dopri5")[-1]
-    assert (integrate(velocity, z, start, stop, 1e-9) - peer).abs().max() < 1e-8
-
-
-def test_the_solver_is_of_fifth_order() -> None:
-    """One step of half the length on z' = z has an error 2^6 times smaller."""
-
-    def error(length: float) -> float:
-        end = integrate(lambda z, t: z, torch.ones(1, 1, dtype=torch.float64), 0.0, length, 1e9)
-        return abs(float(end) - math.exp(length))
-
-    # The first step is a hundredth; with that tolerance the next is the tenfold and the last what is left.
-    assert 55 < error(0.2) / error(0.1) < 75
 
 
 def test_langevin_has_the_stationary_distribution_of_its_steps() -> None:

@@ -77,6 +77,23 @@ def test_a_part_of_it_answers_as_the_whole(schema: Schema) -> None:
         classifier.restricted(["bread"])
 
 
+def test_taking_a_part_draws_nothing_and_shares_nothing(schema: Schema) -> None:
+    classifier, state = net(schema), torch.get_rng_state()
+    part = classifier.restricted(["beard"])
+    assert torch.equal(state, torch.get_rng_state())
+    for layer in part.layers:
+        layer.weight.data.zero_()
+    assert all(bool(layer.weight.any()) for layer in classifier.layers)
+    assert all(p.requires_grad and p.dtype == torch.float64 for p in part.parameters())
+
+
+def test_latents_are_left_as_they_are(schema: Schema) -> None:
+    for hidden in ((), (8, 6)):
+        z = latents(4)
+        net(schema, hidden=hidden)(z)
+        assert torch.equal(z, latents(4))
+
+
 def test_its_config_builds_it_again(schema: Schema) -> None:
     classifier, z = net(schema), latents(4)
     config = classifier.config
