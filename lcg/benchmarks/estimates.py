@@ -1,4 +1,4 @@
-"""results.csv and what it says: rows, and one estimate per method, task and metric.
+"""results.csv and costs.csv and what they say: rows, and one estimate per method, task and metric.
 
 An estimate pools the rows that differ in their seed only. With S seeds of values v_s and standard errors e_s,
 
@@ -10,7 +10,6 @@ count it twice; but two or three seeds estimate a spread poorly and may agree by
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections import defaultdict
@@ -19,14 +18,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lcg.benchmarks.pairs import Pair, read_comparisons
+from lcg.benchmarks.readers import number, read_lines, whole
+
 COLUMNS = ("method", "task", "metric", "value", "stderr", "n", "seed")
 FLOOR = "real"
 """The method whose samples are real images: the floor of every distance and the ceiling of every accuracy."""
 
+Key = tuple[str, str, str, int | None]
+"""Method, task, metric and seed."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One line of results.csv; `seed` is None where it pools seeds, `stderr` and `n` where they are not known."""
+    """One line of results.csv or costs.csv; `seed` is None where it pools seeds, `stderr` and `n` where not known."""
 
     method: str
     task: str
@@ -36,40 +41,30 @@ class Row:
     n: int | None = None
     seed: int | None = None
 
+    @property
+    def key(self) -> Key:
+        """What no two rows share."""
+        return self.method, self.task, self.metric, self.seed
 
-def read_rows(path: Path) -> list[Row]:
-    """Reads results.csv.
+
+def read_rows(path: Path, empty: bool = False) -> list[Row]:
+    """Reads results.csv, or another table with its columns.
+
+    Args:
+        path: of the file.
+        empty: whether it may be without rows.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a tidy table of results; the message names the line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run `lcg bench` first, and give its directory to `lcg report`")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ValueError(
-                f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(header) or 'an empty file'}; "
-                f"missing: {', '.join(missing)}"
-            )
-        rows: dict[tuple[str, str, str, int | None], Row] = {}
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{where}: expected {len(header)} cells, got {len(cells)}: {cells}; quote cells with commas"
-                )
-            row = _row(dict(zip(header, (cell.strip() for cell in cells), strict=True)), where)
-            key = (row.method, row.task, row.metric, row.seed)
-            if key in rows:
-                raise ValueError(f"{where}: a second row for {key}; method, task, metric and seed must name one row")
-            rows[key] = row
-    if not rows:
+    rows: dict[Key, Row] = {}
+    for cells, where in read_lines(path, COLUMNS):
+        row = _row(cells, where)
+        if row.key in rows:
+            raise ValueError(f"{where}: a second row for {row.key}; method, task, metric and seed must name one row")
+        rows[row.key] = row
+    if not rows and not empty:
         raise ValueError(f"{path} has no rows; run `lcg bench` again, it stopped before its first result")
     return list(rows.values())
 
@@ -78,10 +73,10 @@ def _row(cells: dict[str, str], where: str) -> Row:
     for name in ("method", "task", "metric", "value"):
         if not cells[name]:
             raise ValueError(f"{where}: `{name}` is empty; only stderr, n and seed may be")
-    value = _number(cells, "value", where)
-    stderr = _number(cells, "stderr", where) if cells["stderr"] else None
-    n = _integer(cells, "n", where) if cells["n"] else None
-    seed = _integer(cells, "seed", where) if cells["seed"] else None
+    value = number(cells, "value", where)
+    stderr = number(cells, "stderr", where) if cells["stderr"] else None
+    n = whole(cells, "n", where) if cells["n"] else None
+    seed = whole(cells, "seed", where) if cells["seed"] else None
     if stderr is not None and stderr < 0:
         raise ValueError(f"{where}: `stderr` must be >= 0, got {stderr}")
     if n is not None and n < 1:
@@ -89,23 +84,23 @@ def _row(cells: dict[str, str], where: str) -> Row:
     return Row(cells["method"], cells["task"], cells["metric"], value, stderr, n, seed)
 
 
-def _number(cells: dict[str, str], name: str, where: str) -> float:
-    try:
-        number = float(cells[name])
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{where}: `{name}` must be a finite number, got {cells[name]!r}; leave out what cannot be measured"
-        )
-    return number
+def read_results(folder: Path) -> Results:
+    """All that a benchmark's folder says: results.csv and, where they are, costs.csv and comparisons.csv.
 
-
-def _integer(cells: dict[str, str], name: str, where: str) -> int:
-    number = _number(cells, name, where)
-    if not number.is_integer():
-        raise ValueError(f"{where}: `{name}` must be a whole number or empty, got {cells[name]!r}")
-    return int(number)
+    Raises:
+        FileNotFoundError: there is no results.csv.
+        ValueError: a file is malformed, or costs.csv repeats a row of results.csv.
+    """
+    rows = read_rows(folder / "results.csv")
+    costs = folder / "costs.csv"
+    if costs.is_file():
+        known = {row.key for row in rows}
+        for row in read_rows(costs, empty=True):
+            if row.key in known:
+                raise ValueError(f"{costs}: the row {row.key} is in results.csv too; run `lcg bench` again")
+            rows.append(row)
+    comparisons = folder / "comparisons.csv"
+    return Results(tuple(rows), tuple(read_comparisons(comparisons)) if comparisons.is_file() else ())
 
 
 @dataclass(frozen=True)
@@ -154,9 +149,15 @@ def pool(rows: Sequence[Row]) -> Estimate:
 
 @dataclass(frozen=True)
 class Results:
-    """All estimates of a benchmark, by method, task and metric, in the order of the file."""
+    """All estimates of a benchmark, by method, task and metric, in the order of the file.
+
+    Args:
+        rows: of results.csv and costs.csv.
+        comparisons: of comparisons.csv, nothing where no methods were compared pair by pair.
+    """
 
     rows: tuple[Row, ...]
+    comparisons: tuple[Pair, ...] = ()
 
     @cached_property
     def estimates(self) -> dict[tuple[str, str, str], Estimate]:
@@ -164,6 +165,11 @@ class Results:
         for row in self.rows:
             cells[row.method, row.task, row.metric].append(row)
         return {key: pool(of_cell) for key, of_cell in cells.items()}
+
+    @cached_property
+    def compared(self) -> dict[tuple[str, str, str, str], Pair]:
+        """Pairs by task, metric, method and the method that it is compared with."""
+        return {(c.task, c.metric, c.method, c.against): c for c in self.comparisons}
 
     @cached_property
     def methods(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from lcg.benchmarks.estimates import Results
-from lcg.benchmarks.tables import label_of
+from lcg.benchmarks.vocabulary import label_of
 from lcg.schema import unknown_name
 
 KINDS = ("unconditional", "formula", "comparison", "edit", "reconstruction")  # in the order of the page
@@ -72,7 +72,19 @@ def read_provenance(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: `{name}` must be a list of strings, got {value!r}")
     if not isinstance(provenance["versions"], dict):
         raise ValueError(f"{path}: `versions` must map a package to its version, got {provenance['versions']!r}")
+    _check_config(path, provenance)
     return provenance
+
+
+def _check_config(path: Path, provenance: Mapping[str, Any]) -> None:
+    """What commands are made of."""
+    config = provenance["config"]
+    if not isinstance(config, dict) or not isinstance(provenance.get("folder", ""), str):
+        raise ValueError(f"{path}: `config` must be an object, and `folder` the benchmark's folder as it was given")
+    for name, kind in (("tasks", str), ("seeds", int)):
+        value = config.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
+            raise ValueError(f"{path}: `{name}` of `config` must be a list of {kind.__name__}, got {value!r}")
 
 
 def read_pictures(directory: Path) -> list[Picture]:

@@ -1,4 +1,4 @@
-"""Small drawings as inline SVG, for what a table tells badly: success along a sequence, what ghosts cost, trade-offs.
+"""Small drawings as inline SVG, for what a table tells badly: success along a sequence, what ghosts cost.
 
 Drawn by hand rather than by a plotting library, so that they take their colours from the page (light or dark), their
 text from its font, and a few kilobytes. A method is told by the shape of its mark as well as by its colour; the first
@@ -7,8 +7,9 @@ method, style 0, has a colour of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from markupsafe import Markup, escape
 
@@ -27,6 +28,22 @@ MARKS = (  # a circle, a square, a triangle and a diamond of equal area around t
 COLOURS = 8  # s0 to s7 of the page: one for style 0, seven for the others, so that 28 of those differ in colour or mark
 
 
+class Labelled(Protocol):
+    """What has a name, a colour and a mark."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def style(self) -> int: ...
+
+    @property
+    def mark(self) -> str: ...
+
+    @property
+    def classes(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Series:
     """A method's numbers.
@@ -43,52 +60,14 @@ class Series:
 
     @property
     def mark(self) -> str:
-        return _mark(self.style)
+        return mark_of(self.style)
 
     @property
     def classes(self) -> str:
-        return _classes(self.style)
+        return classes_of(self.style)
 
 
-@dataclass(frozen=True)
-class Point:
-    """A method at one strength.
-
-    Args:
-        strength: of the edits, in the method's own unit.
-        across: what is drawn to the right, a proportion in [0, 1].
-        up: what is drawn upwards, a proportion in [0, 1].
-    """
-
-    strength: float
-    across: Estimate
-    up: Estimate
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A method's trade-off.
-
-    Args:
-        label: what readers call it.
-        style: the number of its colour and of its mark; style 0 is drawn above the others, with the area it dominates.
-        points: in the order of its strengths.
-    """
-
-    label: str
-    style: int
-    points: Sequence[Point]
-
-    @property
-    def mark(self) -> str:
-        return _mark(self.style)
-
-    @property
-    def classes(self) -> str:
-        return _classes(self.style)
-
-
-def key(series: Series | Curve) -> Markup:
+def key(series: Labelled) -> Markup:
     """The mark of a method, for a legend in text."""
     return Markup(
         '<svg class="key {}" width="12" height="12" viewBox="-6 -6 12 12" aria-hidden="true"><path d="{}"/></svg>'
@@ -142,7 +121,7 @@ def lines(steps: Sequence[str], series: Sequence[Series], title: str) -> Markup:
                 )
             parts.append(f'<path d="{one.mark}" transform="translate({px:.1f},{py:.1f})"/>')
         parts.append("</g>")
-    return _svg(parts, bottom + 8 + 15 * rows, title)
+    return svg(parts, bottom + 8 + 15 * rows, title)
 
 
 def dumbbells(series: Sequence[Series], title: str) -> Markup:
@@ -184,72 +163,15 @@ def dumbbells(series: Sequence[Series], title: str) -> Markup:
                     f'<path class="{kind}" d="{one.mark}" transform="translate({x(estimate.value):.1f},{y:.1f})"/>'
                 )
         parts.append("</g>")
-    return _svg(parts, bottom + 20, title)
+    return svg(parts, bottom + 20, title)
 
 
-def trade_off(curves: Sequence[Curve], across: str, up: str, title: str) -> Markup:
-    """Two proportions against each other, a line per method through its strengths; the best is at the top right.
-
-    Args:
-        curves: one per method.
-        across: what the horizontal axis shows.
-        up: what the vertical axis shows.
-        title: what is shown, for readers who hear the page.
-
-    Returns:
-        An svg element. Every mark says its method, strength and numbers when it is pointed at.
-    """
-    top, side = 20, WIDTH - LEFT - RIGHT
-    bottom = top + side
-
-    def x(value: float) -> float:
-        return LEFT + min(max(value, 0.0), 1.0) * side
-
-    def y(value: float) -> float:
-        return bottom - min(max(value, 0.0), 1.0) * side
-
-    parts = [
-        f'<path class="grid" d="M{x(v):.1f},{top}V{bottom}M{LEFT},{y(v):.1f}H{WIDTH - RIGHT}"/>'
-        f'<text x="{x(v):.1f}" y="{bottom + 14}" text-anchor="middle">{v:g}</text>'
-        f'<text x="{LEFT - 6}" y="{y(v):.1f}" text-anchor="end" dominant-baseline="central">{v:g}</text>'
-        for v in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
-    parts.append(
-        f'<text class="title" x="{LEFT}" y="{top - 9}">{escape(up)} ↑</text>'
-        f'<text class="title" x="{WIDTH - RIGHT}" y="{bottom + 30}" text-anchor="end">{escape(across)} →</text>'
-    )
-    for curve in sorted(curves, key=lambda one: one.style == 0):
-        first = curve.style == 0
-        parts.append(f'<g class="{curve.classes}{" strong" if first else ""}">')
-        if first:
-            parts.append(f'<path class="area" d="{_dominated(curve.points, x, y)}"/>')
-        at = [(x(p.across.value), y(p.up.value), p) for p in curve.points]
-        parts.append(f'<polyline points="{" ".join(f"{px:.1f},{py:.1f}" for px, py, _ in at)}"/>')
-        for px, py, p in at:
-            said = f"{curve.label}, strength {p.strength:g}: {across} {p.across.value:.3f}, {up} {p.up.value:.3f}"
-            parts.append(
-                f'<path d="{curve.mark}" transform="translate({px:.1f},{py:.1f}) scale({0.85 if first else 0.6})">'
-                f"<title>{escape(said)}</title></path>"
-            )
-        parts.append("</g>")
-    return _svg(parts, bottom + 36, title)
-
-
-def _dominated(points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    """The outline of what points dominate: a staircase from the best at the top left down to the right."""
-    outline, reached = [f"M{x(0):.1f},{y(0):.1f}"], 0.0
-    for p in sorted(points, key=lambda p: (-p.up.value, -p.across.value)):
-        if p.across.value > reached:
-            outline.append(f"L{x(reached):.1f},{y(p.up.value):.1f}H{x(p.across.value):.1f}")
-            reached = p.across.value
-    return "".join([*outline, f"V{y(0):.1f}Z"])
-
-
-def _mark(style: int) -> str:
+def mark_of(style: int) -> str:
+    """The outline of a method's mark."""
     return MARKS[style % len(MARKS)]
 
 
-def _classes(style: int) -> str:
+def classes_of(style: int) -> str:
     """What the page's style sheet knows a method by: its colour, and its own number to make it stand out."""
     return f"s{1 + (style - 1) % (COLOURS - 1) if style else 0} m{style}"
 
@@ -263,10 +185,11 @@ def _labels(steps: Sequence[str], pitch: float) -> tuple[list[str], int]:
     return [str(i + 1) for i in range(len(steps))], 1
 
 
-def _svg(parts: Sequence[str], height: float, title: str) -> Markup:
+def svg(parts: Sequence[str], height: float, title: str, width: float = WIDTH) -> Markup:
+    """A drawing of these elements, which must be escaped; its title is for readers who hear the page."""
     return Markup(
-        f'<svg class="plot" role="img" aria-label="{escape(title)}" width="{WIDTH}" height="{height:g}" '
-        f'viewBox="0 0 {WIDTH} {height:g}">{"".join(parts)}</svg>'
+        f'<svg class="plot" role="img" aria-label="{escape(title)}" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}">{"".join(parts)}</svg>'
     )
 
 

@@ -1,13 +1,18 @@
 """A benchmark's directory becomes one HTML file: pictures first, then numbers, then how to reproduce them.
 
     DIR/results.csv        tidy results, see `lcg.benchmarks.estimates`
+    DIR/costs.csv          the same of costs, where they were measured
+    DIR/comparisons.csv    methods compared pair by pair, where they were, see `lcg.benchmarks.pairs`
     DIR/provenance.json    title, created, lcg, versions, config, commands, notes (sentences that the reader must see,
                            the first of which says what generator, judge and prior have seen);
-                           and, where there are any, zero_shot (tasks), judge, generator, store, seconds
+                           and, where there are any, folder, zero_shot (tasks), judge, generator, store, seconds
     DIR/pictures.json      a list of {file, kind, method, task, title, caption}; file is a PNG, relative to DIR
 
+Beside the page stand its tables as Markdown and as LaTeX, see `lcg.benchmarks.paper_tables`.
+
 The page loads nothing: pictures are data URIs, charts inline SVG, fonts the system's, and a content security policy
-keeps it so. Nothing is computed but means and standard errors over seeds; every row of the csv is at the page's end.
+keeps it so. Nothing is computed but means and standard errors over seeds; every row of the csv files is at the page's
+end. With `folder` in the provenance, every figure and table has the commands that make it again.
 
 Where a result is said to be beyond what the prior has seen (a task in `zero_shot`, a picture whose text says so), the
 first note stands beside it, since a generator or a judge that has seen it makes another claim of it.
@@ -17,16 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lcg.benchmarks.estimates import Results, read_rows
+from lcg.benchmarks import paper_tables
+from lcg.benchmarks.commands import command_for
+from lcg.benchmarks.estimates import COLUMNS as ROWS
+from lcg.benchmarks.estimates import Results, read_results
 from lcg.benchmarks.inputs import KINDS, Picture, claimed, read_pictures, read_provenance
-from lcg.benchmarks.sections import glossary, name_of, sections
-from lcg.benchmarks.tables import describe, label_of
+from lcg.benchmarks.pairs import COLUMNS as PAIRS
+from lcg.benchmarks.section import name_of
+from lcg.benchmarks.sections import glossary, sections
+from lcg.benchmarks.vocabulary import describe, label_of
 from lcg.data.atomic import write_atomic
 
 TEMPLATE = "template.html.j2"
@@ -39,38 +50,57 @@ UNDER_PICTURES = {
 }
 
 
+@dataclass(frozen=True)
+class Report:
+    """What is written: a page, and its tables for text."""
+
+    page: str
+    markdown: str
+    latex: str
+
+
 def report_job(directory: str, out: str | None = None) -> None:
     """Writes a benchmark's results as one self-contained HTML page, which can be sent to anybody and opens anywhere.
 
     Pictures come first (samples, formulas with the methods side by side, all methods on the same sources, edits), then
     a table per group of tasks, then what it takes to reproduce them. The page only shows what `lcg bench` has written.
+    Beside it, the tables are written for text: report.md (Markdown) and tables.tex (LaTeX with booktabs).
 
     Args:
         directory: of the benchmark, with results.csv, provenance.json and pictures.json.
-        out: the file to write; report.html beside the directory by default.
+        out: the file to write, NAME.html; report.html beside the directory by default.
 
     Raises:
         FileNotFoundError: the directory, one of its files or one of its pictures is missing.
-        ValueError: one of the files does not hold what it should; the message says where.
+        ValueError: one of the files does not hold what it should; the message says where. Or `out` is no HTML file.
     """
     source = Path(directory)
     target = source.resolve().parent / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise ValueError(f"`out` must be a file, got the directory {target}; write --out {target / 'report.html'}")
-    page = render(source).encode()
+    if target.suffix not in (".html", ".htm"):
+        raise ValueError(f"`out` must end in .html, got {target}; write --out {target.with_suffix('.html')}")
+    report = render(source)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, page)
-    print(f"{target} ({len(page) / 1e6:.1f} MB)")
+    for path, content in (
+        (target.with_suffix(".md"), report.markdown),
+        (target.with_name("tables.tex"), report.latex),
+        (target, report.page),
+    ):
+        write_atomic(path, content.encode())
+        print(f"{path} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
-def render(directory: Path) -> str:
-    """The page as HTML. Raises as `report_job` does."""
+def render(directory: Path) -> Report:
+    """The page and its tables for text. Raises as `report_job` does."""
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a directory; `lcg bench --out {directory}` makes it")
-    results = Results(tuple(read_rows(directory / "results.csv")))
+    results = read_results(directory)
     provenance = read_provenance(directory / "provenance.json")
     pictures = read_pictures(directory)
     claims = claimed(provenance, pictures, results)
+    found = sections(results, claims)
+    command = partial(command_for, provenance)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -78,18 +108,40 @@ def render(directory: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(
+    page = environment.get_template(TEMPLATE).render(
         provenance=provenance,
         details=details(provenance),
         config=yaml.safe_dump(provenance["config"], sort_keys=False, allow_unicode=True, width=100),
         pictures={kind: gallery([p for p in pictures if p.kind == kind], results, claims) for kind in KINDS},
         widths=sorted({p.width for p in pictures}),
-        sections=sections(results, claims),
+        sections=found,
         glossary=glossary(results),
         methods=len(results.methods),
-        rows=results.rows,
+        raw=raw(directory, results),
         label_of=label_of,
+        command=command,
     )
+    subtitle = f"lcg {provenance['lcg']}, {provenance['created']}"
+    text = paper_tables.markdown(provenance["title"], subtitle, provenance["notes"], found, command)
+    return Report(page, text, paper_tables.latex(found, command))
+
+
+def raw(directory: Path, results: Results) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """Every line of the csv files: what they are called, their columns and their cells."""
+    costs = (directory / "costs.csv").is_file()
+    tables: list[tuple[str, tuple[str, ...], Sequence[Any]]] = [
+        ("results.csv and costs.csv" if costs else "results.csv", ROWS, results.rows)
+    ]
+    if results.comparisons:
+        tables.append(("comparisons.csv", PAIRS, results.comparisons))
+    return [
+        (name, columns, [tuple(_plain(getattr(row, column)) for column in columns) for row in rows])
+        for name, columns, rows in tables
+    ]
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -107,9 +159,18 @@ class Figure:
 class Exhibit:
     """The pictures of one task, methods side by side."""
 
-    name: str
+    task: str
     zero_shot: bool
     figures: tuple[Figure, ...]
+
+    @property
+    def name(self) -> str:
+        return name_of(self.task)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the sources are samples."""
+        return self.task.startswith("synthetic/")
 
     @property
     def title(self) -> str:
@@ -126,7 +187,7 @@ def gallery(pictures: Sequence[Picture], results: Results, claims: frozenset[str
         shown = [picture for picture in pictures if picture.task == task]
         shown.sort(key=lambda picture: rank.get(picture.method, len(rank)))
         figures = tuple(Figure(p, _numbers_under(p, results)) for p in shown)
-        exhibits.append(Exhibit(name_of(task), task in claims, figures))
+        exhibits.append(Exhibit(task, task in claims, figures))
     return exhibits
 
 
@@ -140,7 +201,7 @@ def _numbers_under(picture: Picture, results: Results) -> tuple[tuple[str, str],
 
 def details(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What the results were made with: a list of names and values for every part of the provenance but its text."""
-    told = {"title", "created", "lcg", "config", "commands", "notes", "zero_shot"}
+    told = {"title", "created", "lcg", "config", "commands", "notes", "zero_shot", "folder"}
     parts = []
     for name, value in provenance.items():
         if name not in told and value not in ({}, [], "", None):

@@ -1,150 +1,21 @@
-"""Tables of estimates: what each metric means, how many decimals it has, which method is best by more than chance."""
+"""Tables of estimates: a line per method or attribute, the best in bold only where it is best by more than chance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal
 
 from lcg.benchmarks.estimates import FLOOR, Estimate, Results
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
-EVERY = "all"
-"""The method of a picture that shows all of them."""
-MINUS = "\N{MINUS SIGN}"  # as wide as a plus, and read aloud as what it is
-
-LABELS = MappingProxyType(
-    {
-        "lcg": "lcg",
-        "arithmetic": "latent arithmetic",
-        "prior": "prior",
-        "gaussian": "Gaussian latents",
-        "probe": "linear probe (DiffAE)",
-        "interfacegan": "InterFaceGAN",
-        "lace": "LACE, ODE",
-        "lace_langevin": "LACE, Langevin",
-        "styleflow": "StyleFlow",
-        "gradctrl": "GradCtrl",
-        "potential_flow": "potential flow",
-        "composable": "Composable Diffusion",
-        "composable_mcmc": "Composable Diffusion + MCMC",
-        "ppgn": "PPGN",
-        "energy": "energy guidance",
-        "pca": "PCA",
-        "sefa": "SeFa",
-        "householder": "Householder",
-        "jacobian": "Jacobian",
-        EVERY: "all methods",
-        FLOOR: "real images",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Args:
-        label: its name for readers.
-        better: whether higher or lower is better; None when neither is.
-        decimals: of its values.
-        meaning: one sentence.
-    """
-
-    label: str
-    better: Literal["higher", "lower"] | None = None
-    decimals: int = 3
-    meaning: str = ""
-
-    @property
-    def arrow(self) -> str:
-        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
-
-
-METRICS = MappingProxyType(
-    {
-        "edit_success": Metric(
-            "edit success",
-            "higher",
-            3,
-            "share of edits that the judge finds done, with every other binary attribute kept and the pixels outside "
-            "the edited region nearly unchanged",
-        ),
-        "joint_accuracy": Metric(
-            "joint accuracy",
-            "higher",
-            3,
-            "share of images in which the judge finds all that was asked for (of a reconstruction: every binary "
-            "attribute of its original)",
-        ),
-        "sharp": Metric(
-            "sharp",
-            "higher",
-            3,
-            "share of samples that satisfy the formula, if there is one, and whose nearest real latent is no "
-            "further away than that of 99 % of real images; the others are mostly ghosts, double exposures that a "
-            "judge accepts",
-        ),
-        "frechet_distance": Metric(
-            "Fréchet distance",
-            "lower",
-            1,
-            "between Gaussians fitted to the judge's features of samples and of real images (for a formula: real "
-            "images that satisfy it, drawn as the training set's were; if it has none, uniform ones with its marginals "
-            "of all other attributes); compare it with its floor, the distance between two sets of real images",
-        ),
-        "fid": Metric("FID", "lower", 2, "Fréchet distance of Inception features"),
-        "kid": Metric("KID", "lower", 4, "kernel distance of Inception features"),
-        "kept": Metric("kept", "higher", 3, "share in which every binary attribute that was not edited is unchanged"),
-        "kept_fine": Metric(
-            "kept, fine",
-            "higher",
-            3,
-            "the same for the fine attributes (colours and styles), except details of what was edited",
-        ),
-        "l1_outside": Metric(
-            "change outside",
-            "lower",
-            4,
-            "mean absolute difference of pixels outside the region that the edit may change, on a scale of 0 to 1",
-        ),
-        "identity": Metric("identity", "higher", 3, "similarity of the person before and after"),
-        "pareto_area": Metric(
-            "trade-off area",
-            "higher",
-            3,
-            "share of the square of joint accuracy and kept, fine that a method dominates with all its strengths "
-            "(hypervolume); 1 if some strength makes every edit and keeps everything else",
-        ),
-        "pareto_behind": Metric(
-            "behind lcg",
-            None,
-            3,
-            "the trade-off area of lcg less that of the method, on the same sources; its error comes from resampling "
-            "the sources, for both methods alike",
-        ),
-        "accuracy": Metric("accuracy", "higher", 3, "share of images in which the judge finds the wanted value"),
-        "marginal": Metric("share", None, 3, "share of images in which the judge finds the attribute"),
-        "psnr": Metric("PSNR, dB", "higher", 1, "peak signal to noise ratio of reconstructions, on pixels"),
-        "ess": Metric("effective samples", None, 1, "effective sample size of the importance weights"),
-        "log_p_formula": Metric("log P(formula)", None, 2, "estimated log-probability of the formula under the prior"),
-        "seconds_per_sample": Metric("seconds / sample", "lower", 4, "wall-clock time"),
-    }
-)
-"""The metrics with a fixed name; others are shown under the name they have."""
-
-
-def describe(metric: str) -> Metric:
-    """How to show a metric; for `accuracy/glasses`, how to show `accuracy`."""
-    kind = metric.partition("/")[0]
-    return METRICS.get(kind, Metric(kind.replace("_", " ")))
+from lcg.benchmarks.vocabulary import METRICS as METRICS
+from lcg.benchmarks.vocabulary import MINUS, NO_BREAK, describe
+from lcg.benchmarks.vocabulary import label_of as label_of
+from lcg.benchmarks.winners import Rule, rule_note, verdict
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is printed; `best` where no method is better by more than chance."""
+    """A number as it is printed; `best` where it is better than every other by more than chance."""
 
     value: str = ""
     error: str = ""
@@ -162,31 +33,50 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows under a common heading; `heading` is empty where a table has one group only."""
+    """Rows under a common heading, which is empty where a table has one group only; `code` where it is a formula."""
 
     lines: tuple[Line, ...]
     heading: str = ""
     prefix: str = ""
+    code: bool = True
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the template prints it: `corner` heads the column of labels, `columns` are labels with arrows."""
+    """A table as it is printed.
+
+    Args:
+        caption: of the table.
+        corner: heads the column of labels.
+        columns: labels with arrows.
+        groups: of lines.
+        samples: how many samples and which seeds are behind it.
+        note: what its marks mean.
+        tasks: that it shows.
+        folded: whether a page shows it only when it is asked for.
+    """
 
     caption: str
     corner: str
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
     samples: str = ""
+    note: str = ""
+    tasks: tuple[str, ...] = ()
+    folded: bool = False
 
-
-def label_of(method: str) -> str:
-    """What readers call a method."""
-    return LABELS.get(method, method)
+    @property
+    def lines(self) -> int:
+        return sum(len(group.lines) for group in self.groups)
 
 
 def by_method(
-    results: Results, tasks: Sequence[str], headings: Sequence[tuple[str, str]], caption: str
+    results: Results,
+    tasks: Sequence[str],
+    headings: Sequence[tuple[str, str]],
+    caption: str,
+    wanted: Callable[[str], bool] = lambda metric: True,
+    corner: str = "method",
 ) -> Table | None:
     """One group per task, one line per method, one column per metric that is not split by attribute.
 
@@ -195,29 +85,33 @@ def by_method(
         tasks: the groups.
         headings: per task, what stands before its name and the name.
         caption: of the table.
+        wanted: which of the metrics.
+        corner: what a line is.
 
     Returns:
         The table, or None where these tasks have no such metric.
     """
-    metrics = [metric for metric in _ordered(results.metrics(tasks)) if "/" not in metric]
+    metrics = [metric for metric in _ordered(results.metrics(tasks)) if "/" not in metric and wanted(metric)]
     if not metrics:
         return None
-    groups = []
+    groups, rules = [], set[Rule]()
     for task, (prefix, heading) in zip(tasks, headings, strict=True):
         methods = [m for m in results.methods if any(results.get(m, task, metric) for metric in metrics)]
-        best = {(metric, m) for metric in metrics for m in best_methods(results, methods, task, metric)}
+        verdicts = {metric: verdict(results, methods, task, metric) for metric in metrics}
+        rules.update(*(v.rules for v in verdicts.values()))
         lines = tuple(
             Line(
                 label_of(m),
-                tuple(_cell(results.get(m, task, metric), metric, (metric, m) in best) for metric in metrics),
+                tuple(cell(results.get(m, task, metric), metric, verdicts[metric].winner == m) for metric in metrics),
                 reference=m == FLOOR,
             )
             for m in methods
         )
         if lines:
             groups.append(Group(lines, heading, prefix))
-    columns = tuple(f"{describe(m).label}{NO_BREAK}{describe(m).arrow}".rstrip(NO_BREAK) for m in metrics)
-    return Table(caption, "method", columns, tuple(groups), samples(results, tasks, metrics))
+    columns = tuple(column_of(metric) for metric in metrics)
+    said = samples(results, tasks, metrics)
+    return Table(caption, corner, columns, tuple(groups), said, rule_note(rules, corner), tuple(tasks))
 
 
 def by_attribute(results: Results, tasks: Sequence[str], headings: Sequence[str], family: str, caption: str) -> Table:
@@ -228,33 +122,81 @@ def by_attribute(results: Results, tasks: Sequence[str], headings: Sequence[str]
     for task, heading in zip(tasks, headings, strict=True):
         measured = [metric for metric in metrics if any(results.get(m, task, metric) for m in methods)]
         lines = tuple(
-            Line(metric.partition("/")[2], tuple(_cell(results.get(m, task, metric), metric, False) for m in methods))
+            Line(metric.partition("/")[2], tuple(cell(results.get(m, task, metric), metric) for m in methods))
             for metric in measured
         )
         if lines:
             groups.append(Group(lines, heading))
     columns = tuple(label_of(m) for m in methods)
-    return Table(caption, "attribute", columns, tuple(groups), samples(results, tasks, metrics))
+    said = samples(results, tasks, metrics)
+    return Table(caption, "attribute", columns, tuple(groups), said, tasks=tuple(tasks))
+
+
+def by_last(results: Results, task: str, family: str, corner: str, caption: str) -> Table:
+    """Metrics such as ece/ATTR/BAND: a group per method, a line per ATTR, a column per BAND, as in the file."""
+    parts = {m: m.split("/")[1:] for m in results.metrics([task]) if m.startswith(f"{family}/") and m.count("/") == 2}
+    rows, columns = (tuple(dict.fromkeys(part[i] for part in parts.values())) for i in (0, 1))
+    groups = []
+    for method in results.methods:
+        lines = tuple(
+            Line(row, tuple(cell(results.get(method, task, f"{family}/{row}/{column}"), family) for column in columns))
+            for row in rows
+            if any(results.get(method, task, f"{family}/{row}/{column}") for column in columns)
+        )
+        if lines:
+            groups.append(Group(lines, label_of(method), code=False))
+    if len(groups) == 1:
+        groups = [Group(groups[0].lines)]
+    return Table(caption, corner, columns, tuple(groups), samples(results, [task], parts), tasks=(task,))
+
+
+def by_strength(results: Results, task: str, caption: str) -> Table | None:
+    """Metrics such as joint_accuracy/0.5: a group per method, a line per strength, a column per metric."""
+    names = [metric for metric in results.metrics([task]) if metric.count("/") == 1]
+    metrics = _ordered(dict.fromkeys(name.partition("/")[0] for name in names))
+    groups = []
+    for method in results.methods:
+        found = {metric: at_strengths(results, method, task, metric) for metric in metrics}
+        lines = tuple(
+            Line(f"{s:g}", tuple(cell(found[metric].get(s), metric) for metric in metrics))
+            for s in sorted({s for estimates in found.values() for s in estimates})
+        )
+        if lines:
+            groups.append(Group(lines, label_of(method), code=False))
+    if not groups:
+        return None
+    columns = tuple(column_of(metric) for metric in metrics)
+    return Table(caption, "strength", columns, tuple(groups), samples(results, [task], names), "", (task,), folded=True)
+
+
+def strength_of(metric: str, task: str) -> float:
+    """0.5 of joint_accuracy/0.5.
+
+    Raises:
+        ValueError: the metric does not end in a number.
+    """
+    name, _, text = metric.partition("/")
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise ValueError(
+            f"results.csv: a metric of {task} must end in the strength, such as {name}/0.5, got {metric!r}"
+        )
+    return strength
+
+
+def at_strengths(results: Results, method: str, task: str, metric: str) -> dict[float, Estimate]:
+    """What a metric is at each of a method's strengths, from weak to strong. Raises as `strength_of`."""
+    names = [name for name in results.metrics([task]) if name.startswith(f"{metric}/")]
+    found = {strength_of(name, task): e for name in names if (e := results.get(method, task, name)) is not None}
+    return dict(sorted(found.items()))
 
 
 def families(results: Results, tasks: Iterable[str]) -> tuple[str, ...]:
     """What is measured attribute by attribute: `accuracy` for accuracy/glasses, accuracy/beard."""
     return tuple(dict.fromkeys(m.partition("/")[0] for m in results.metrics(tasks) if "/" in m))
-
-
-def best_methods(results: Results, methods: Iterable[str], task: str, metric: str) -> set[str]:
-    """The best method and every other that is within two standard errors of the difference from it.
-
-    Real images do not compete; where only one method does, none is best.
-    """
-    better = describe(metric).better
-    found = {m: e for m in methods if m != FLOOR and (e := results.get(m, task, metric)) is not None}
-    if better is None or len(found) < 2:
-        return set()
-    top = (max if better == "higher" else min)(found.values(), key=lambda e: e.value)
-    return {
-        m for m, e in found.items() if abs(e.value - top.value) <= 2 * math.hypot(e.stderr or 0.0, top.stderr or 0.0)
-    }
 
 
 def samples(results: Results, tasks: Iterable[str], metrics: Iterable[str]) -> str:
@@ -271,7 +213,8 @@ def samples(results: Results, tasks: Iterable[str], metrics: Iterable[str]) -> s
     return "; ".join(parts)
 
 
-def _cell(estimate: Estimate | None, metric: str, best: bool) -> Cell:
+def cell(estimate: Estimate | None, metric: str, best: bool = False) -> Cell:
+    """An estimate with the decimals of its metric."""
     if estimate is None:
         return Cell()
     decimals = describe(metric).decimals
@@ -279,33 +222,12 @@ def _cell(estimate: Estimate | None, metric: str, best: bool) -> Cell:
     return Cell(value, "" if estimate.stderr is None else f"± {estimate.stderr:.{decimals}f}", best)
 
 
+def column_of(metric: str) -> str:
+    """A metric's label, with an arrow in its better direction."""
+    return f"{describe(metric).label}{NO_BREAK}{describe(metric).arrow}".rstrip(NO_BREAK)
+
+
 def _ordered(metrics: Iterable[str]) -> list[str]:
     """Those with a fixed name in the order of `METRICS`, then the others."""
     order = list(METRICS)
     return sorted(metrics, key=lambda m: order.index(m) if m in order else len(order))
-
-
-def chains(tasks: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Editing tasks as sequences: edit/+glasses is the step before edit/+glasses+beard.
-
-    Args:
-        tasks: names `edit/EDITS`, each with all edits up to its step.
-
-    Returns:
-        Per sequence its steps (task, the edit that the step adds). A step that begins two sequences is in both.
-    """
-    before = {task: max((t for t in tasks if _continues(task, t)), key=len, default=None) for task in tasks}
-    sequences = []
-    for last in tasks:
-        if last in before.values():
-            continue
-        steps = [last]
-        while (previous := before[steps[0]]) is not None:
-            steps.insert(0, previous)
-        names = [step.removeprefix(before[step] or "edit/").lstrip("/ ") for step in steps]
-        sequences.append(list(zip(steps, names, strict=True)))
-    return sequences
-
-
-def _continues(task: str, earlier: str) -> bool:
-    return task != earlier and task.startswith(earlier) and task[len(earlier)] in "+-~&/, "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lcg.benchmarks.estimates import Estimate, Results, Row, pool, read_rows
+from lcg.benchmarks.estimates import Estimate, Results, Row, pool, read_results, read_rows
 
 HEADER = "method,task,metric,value,stderr,n,seed"
 
@@ -106,3 +106,27 @@ def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_names_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"results\.csv does not exist; run `lcg bench` first"):
         read_rows(tmp_path / "results.csv")
+
+
+def test_results_are_joined_with_costs_and_comparisons_where_they_are(tmp_path: Path) -> None:
+    write(tmp_path, "lcg,t,sharp,0.5,0.1,64,1")
+    assert read_results(tmp_path) == Results((Row("lcg", "t", "sharp", 0.5, 0.1, 64, 1),))
+    (tmp_path / "costs.csv").write_text(f"{HEADER}\nlcg,t,evaluations,150,,64,1\n")
+    (tmp_path / "comparisons.csv").write_text(
+        "task,metric,method,against,difference,low,high,p,p_holm,n\nt,sharp,lace,lcg,-0.1,-0.2,0,0.01,0.02,64\n"
+    )
+    results = read_results(tmp_path)
+    assert results.metrics(["t"]) == ("sharp", "evaluations")
+    assert results.get("lcg", "t", "evaluations") == Estimate(150.0, None, 64, (1,))
+    assert results.compared["t", "sharp", "lace", "lcg"].p_holm == 0.02
+
+
+def test_costs_may_be_empty_but_not_repeat_a_result(tmp_path: Path) -> None:
+    write(tmp_path, "lcg,t,evaluations,150,,64,1")
+    (tmp_path / "costs.csv").write_text(f"{HEADER}\n")
+    assert len(read_results(tmp_path).rows) == 1
+    (tmp_path / "costs.csv").write_text(f"{HEADER}\nlcg,t,evaluations,150,,64,1\n")
+    with pytest.raises(ValueError, match=r"costs\.csv: the row \('lcg', 't', 'evaluations', 1\) is in results\.csv"):
+        read_results(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"results\.csv does not exist; run `lcg bench` first"):
+        read_results(tmp_path / "nowhere")

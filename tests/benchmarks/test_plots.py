@@ -1,15 +1,12 @@
 """Charts: well-formed SVG, values where the scale puts them, names escaped, mistakes refused."""
 
-import itertools
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from lcg.benchmarks.estimates import Estimate
-from lcg.benchmarks.plots import COLOURS, MARKS, Curve, Point, Series, dumbbells, key, lines, trade_off
-from lcg.metrics.pareto import pareto_area
+from lcg.benchmarks.plots import COLOURS, MARKS, Series, dumbbells, key, lines
 
 SVG = "svg"
 
@@ -52,7 +49,6 @@ def test_names_from_files_are_escaped() -> None:
     for drawing in (
         lines([bad], [Series("m", 0, [Estimate(0.5)])], bad),
         dumbbells([Series(bad, 0, [Estimate(0.5), Estimate(0.5)])], bad),
-        trade_off([curve(bad, 0, (0.5, 0.5))], bad, bad, bad),
     ):
         assert "<script" not in drawing
         ElementTree.fromstring(drawing)
@@ -68,51 +64,6 @@ def test_the_first_method_has_a_colour_of_its_own_and_28_others_differ_in_colour
     assert len(set(looks)) == 29
     assert {colour for colour, _ in looks} == {f"s{i}" for i in range(COLOURS)}
     assert "s0" not in {colour for colour, _ in looks[1:]}
-
-
-# --- trade-offs ---
-
-
-def curve(label: str, style: int, *points: tuple[float, float]) -> Curve:
-    return Curve(label, style, [Point(0.5 * (i + 1), Estimate(a), Estimate(k)) for i, (a, k) in enumerate(points)])
-
-
-def test_trade_off_puts_accuracy_to_the_right_and_preservation_upwards_on_equal_scales() -> None:
-    drawing = trade_off([curve("lace", 1, (0.0, 1.0), (0.5, 0.5), (1.0, 0.0))], "accuracy", "kept", "trade")
-    ElementTree.fromstring(drawing)
-    (x1, y1), (x2, y2), (x3, y3) = marks(drawing)
-    assert x2 - x1 == x3 - x2 == y2 - y1 == y3 - y2 > 100
-    assert re.findall('<polyline points="([^"]*)"', drawing) == [f"{x1},{y1} {x2},{y2} {x3},{y3}"]
-    assert "lace, strength 1.5: accuracy 1.000, kept 0.000" in drawing and 'aria-label="trade"' in drawing
-
-
-def test_the_first_method_is_drawn_above_the_others() -> None:
-    drawing = trade_off([curve("lcg", 0, (0.5, 0.5)), curve("lace", 1, (0.5, 0.5))], "a", "k", "")
-    assert drawing.index("lace, strength") < drawing.index("lcg, strength")
-    assert drawing.count('class="area"') == drawing.count(" strong") == 1
-    assert 'class="area"' not in trade_off([curve("lace", 1, (0.5, 0.5))], "a", "k", "")
-
-
-def test_what_is_shaded_is_the_area_of_the_metric() -> None:
-    rng = np.random.default_rng(0)
-    for n in (1, 2, 9):
-        points = rng.uniform(size=(n, 2))
-        drawing = trade_off([curve("lcg", 0, *points)], "a", "k", "")
-        (outline,) = re.findall('class="area" d="([^"]*)"', drawing)
-        x, y, corners = 0.0, 0.0, []
-        for command, numbers in re.findall("([MLHV])([-0-9.,]+)", outline):
-            values = [float(v) for v in numbers.split(",")]
-            x, y = values if command in "ML" else (values[0], y) if command == "H" else (x, values[0])
-            corners.append((x, y))
-        shoelace = sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in itertools.pairwise([*corners, corners[0]])) / 2
-        side = 340 - 30 - 8
-        assert abs(shoelace) / side**2 == pytest.approx(pareto_area(*points.T), abs=0.002)  # drawn to 0.1 pixels
-
-
-def test_trade_offs_without_points_are_empty_but_drawn() -> None:
-    drawing = trade_off([curve("lcg", 0)], "a", "k", "")
-    ElementTree.fromstring(drawing)
-    assert marks(drawing) == []
 
 
 def test_series_of_the_wrong_length_are_refused() -> None:

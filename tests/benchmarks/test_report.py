@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,21 @@ def test_out_chooses_the_file_and_makes_its_folder(tmp_path: Path, capsys: pytes
         report_job(str(tmp_path / "demo" / "bench"), str(tmp_path))
 
 
+def test_out_must_be_html_since_the_tables_stand_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`out` must end in \.html, got .*page\.md; write --out .*page\.html"):
+        report_job(str(bench(tmp_path)), str(tmp_path / "page.md"))
+
+
+def test_tables_for_text_stand_beside_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report_job(str(bench(tmp_path)))
+    assert {p.name for p in (tmp_path / "demo").iterdir()} == {"bench", "report.html", "report.md", "tables.tex"}
+    text = (tmp_path / "demo" / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# A \\<test\\> benchmark\n") and all(f"- {note}" in text for note in NOTES)
+    assert (tmp_path / "demo" / "tables.tex").read_text(encoding="utf-8").count(r"\begin{table}") > 5
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("report.html", "report.md", "tables.tex"))
+
+
 def test_a_benchmark_without_pictures_says_so(tmp_path: Path) -> None:
     directory = bench(tmp_path)
     write(directory / "pictures.json", [])
@@ -403,6 +419,10 @@ def test_files_that_are_not_json_or_hold_something_else_are_refused(tmp_path: Pa
         ({"commands": [1]}, r"`commands` must be a list of strings"),
         ({"versions": ["torch"]}, r"`versions` must map a package to its version"),
         ({"zero_shot": ["generate/beard & hats"]}, r"unknown task in `zero_shot`.*did you mean 'generate/beard & hat'"),
+        ({"config": [1]}, r"`config` must be an object, and `folder` the benchmark's folder as it was given"),
+        ({"folder": 1}, r"`config` must be an object, and `folder` the benchmark's folder"),
+        ({"config": {"tasks": "all"}}, r"`tasks` of `config` must be a list of str, got 'all'"),
+        ({"config": {"seeds": ["one"]}}, r"`seeds` of `config` must be a list of int, got \['one'\]"),
         ({"notes": []}, r"`notes` must say what the generator and the judge have seen, since zero-shot is claimed"),
     ],
 )
@@ -436,3 +456,65 @@ def test_pictures_that_cannot_be_shown_are_refused(tmp_path: Path, changes: dict
     write(directory / "pictures.json", entries)
     with pytest.raises(ValueError, match=message):
         report_job(str(directory))
+
+
+# --- everything that a benchmark may hold ---
+
+
+@pytest.fixture(scope="module")
+def everything(made_up: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = made_up(tmp_path_factory.mktemp("everything"))
+    report_job(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full(everything: Path) -> str:
+    return (everything.parent / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_full_page_is_well_formed_and_loads_nothing(full: str) -> None:
+    test_page_is_well_formed(full)
+    test_page_loads_nothing(full)
+
+
+def test_every_figure_and_table_has_the_commands_that_make_it_again(full: str) -> None:
+    folded = re.findall(r'<details class="again"><summary>Reproduce</summary><pre[^>]*><code>(.*?)</code>', full, re.S)
+    tables, charts = full.count('<div class="tabled">'), full.count('<div class="chart">')
+    exhibits, heats = full.count('<section class="exhibit">'), full.count('<section class="heats">')
+    assert min(tables, charts, exhibits, heats) > 1 and len(folded) == tables + charts + exhibits + heats
+    commands = [html.unescape(text).splitlines() for text in folded]
+    assert all(c[0].startswith("lcg bench --config runs/demo/bench/config.yaml --tasks ") for c in commands)
+    assert {c[1] for c in commands} == {"lcg report runs/demo/bench-again --out runs/demo/bench-again/report.html"}
+
+
+def test_without_a_folder_there_is_no_command(page: str) -> None:
+    assert "Reproduce</summary>" not in page
+
+
+def test_costs_and_comparisons_are_on_the_page_row_by_row(full: str, everything: Path) -> None:
+    files = ("results.csv", "costs.csv", "comparisons.csv")
+    counts = [len((everything / name).read_text().splitlines()) - 1 for name in files]
+    assert f"<summary>results.csv and costs.csv, {counts[0] + counts[1]} rows</summary>" in full
+    assert f"<summary>comparisons.csv, {counts[2]} rows</summary>" in full
+    assert len(re.findall(r"<tr>(?:<td>[^<]*</td>){7}</tr>", full)) == counts[0] + counts[1]
+    assert len(re.findall(r"<tr>(?:<td>[^<]*</td>){10}</tr>", full)) == counts[2]
+
+
+def test_synthetic_sources_are_told_from_real_ones(full: str) -> None:
+    assert full.count(">synthetic sources</span>") == 1  # at the pictures; the numbers have a section of their own
+    assert full.index("Editing, real sources") < full.index("Editing, synthetic sources")
+
+
+def test_heat_maps_tell_by_number_what_they_tell_by_colour(full: str) -> None:
+    cells = re.findall(r'<td( class="edited")?(?: style="--v:(\d+)%")? title="([^"]*)">([^<]*)</td>', full)
+    assert len(cells) == 2 * 5 * 3 * 17 and all(percent == text for _, percent, _, text in cells)
+    assert sum(bool(edited) for edited, *_ in cells) == 2 * 5 * (1 + 2 + 3)
+    assert all((", edited:" in said) == bool(edited) for edited, _, said, _ in cells)
+
+
+def test_numbers_on_heat_maps_have_contrast_at_both_ends_of_the_scale(full: str) -> None:
+    for block in re.findall(r":root \{(.*?)\}", full, re.S):
+        theme = dict(re.findall(r"--([\w]+): (#[0-9a-f]+);", block))
+        assert contrast(theme["ink"], theme["heat"]) >= 4.5 and contrast(theme["ink"], theme["faint"]) >= 4.5
+        assert contrast(theme["heat"], theme["faint"]) >= 2  # and the ends differ
