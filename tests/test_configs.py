@@ -20,6 +20,7 @@ COMMAND_OF = {
     "baseline": "fit",
     "editor": "predict",
     "benchmark": "bench",
+    "world": "bench",
     "trainer": "fit",
 }
 BORING = ("--model", "pytorch_lightning.demos.boring_classes.BoringModel")
@@ -45,7 +46,8 @@ def print_config(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> 
 def contains(whole: object, part: object) -> bool:
     """Whether every value of `part` stands in the same place of `whole`."""
     if isinstance(part, dict) and isinstance(whole, dict):
-        return all(key in whole and contains(whole[key], value) for key, value in part.items())
+        named = {key.removesuffix("+"): value for key, value in part.items()}  # `tasks+` adds to the list `tasks`
+        return all(key in whole and contains(whole[key], value) for key, value in named.items())
     if isinstance(part, list) and isinstance(whole, list):
         return len(part) == len(whole) and all(map(contains, whole, part))
     return bool(whole == part)
