@@ -5,7 +5,6 @@ Both may come from somebody else's machine: types, kinds, file formats and paths
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from lcg.benchmarks.embedded import Layer, embedded
 from lcg.benchmarks.estimates import Results
 from lcg.benchmarks.vocabulary import label_of
 from lcg.schema import unknown_name
@@ -37,7 +37,7 @@ class Picture:
         task: as in results.csv.
         title: a few words.
         caption: a sentence, or nothing.
-        uri: the picture itself, as a data URI.
+        layers: the picture itself, in one part or in several from top to bottom.
         width: in pixels.
         height: in pixels.
     """
@@ -48,9 +48,14 @@ class Picture:
     task: str
     title: str
     caption: str
-    uri: str
+    layers: tuple[Layer, ...]
     width: int
     height: int
+
+    @property
+    def smaller(self) -> bool:
+        """Whether it is not embedded byte for byte."""
+        return any(layer.uri.startswith("data:image/avif") for layer in self.layers)
 
     @property
     def alt(self) -> str:
@@ -90,19 +95,22 @@ def _check_config(path: Path, provenance: Mapping[str, Any]) -> None:
 def read_pictures(directory: Path) -> list[Picture]:
     """Reads pictures.json and every file that it names. Raises FileNotFoundError and ValueError."""
     path = directory / "pictures.json"
-    pictures = []
-    for i, entry in enumerate(_read_json(path, list)):
+    entries, files = _read_json(path, list), []
+    for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in STRINGS):
             raise ValueError(f"{path}: entry {i} must have the strings {', '.join(STRINGS)}, got {entry!r}")
         if entry["kind"] not in KINDS:
             raise unknown_name(f"kind of entry {i} in {path}:", entry["kind"], KINDS, "the report")
-        uri, (width, height) = _data_uri(directory, entry["file"], path)
+        files.append(_read_png(directory, entry["file"], path))
+    pictures = []
+    for entry, layers in zip(entries, embedded(files), strict=True):
         told = {name: entry[name] for name in STRINGS}
-        pictures.append(Picture(**told, uri=uri, width=width, height=height))
+        width, height = layers[0].width, sum(layer.height for layer in layers)
+        pictures.append(Picture(**told, layers=layers, width=width, height=height))
     return pictures
 
 
-def _data_uri(directory: Path, file: str, listed_in: Path) -> tuple[str, tuple[int, int]]:
+def _read_png(directory: Path, file: str, listed_in: Path) -> bytes:
     path = directory / file
     if directory.resolve() not in path.resolve().parents:
         raise ValueError(
@@ -112,11 +120,10 @@ def _data_uri(directory: Path, file: str, listed_in: Path) -> tuple[str, tuple[i
         raise FileNotFoundError(f"{path} does not exist, but {listed_in} lists it; run `lcg bench` again")
     data = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            size = image.size
+        with Image.open(io.BytesIO(data), formats=["PNG"]):
+            return data
     except OSError as error:
         raise ValueError(f"{path} is not a PNG; save pictures with picture.save('NAME.png')") from error
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}", size
 
 
 def _read_json(path: Path, kind: type[dict] | type[list]) -> Any:

@@ -17,6 +17,7 @@ from lcg.benchmarks.estimates import Estimate
 
 WIDTH = 340  # CSS pixels: a phone's column, so that text is never scaled down
 CHARACTER = 6.6  # width of a character of the labels, in pixels
+NARROW = 256
 LEFT, RIGHT = 30, 8
 
 MARKS = (  # a circle, a square, a triangle and a diamond of equal area around the origin
@@ -124,12 +125,14 @@ def lines(steps: Sequence[str], series: Sequence[Series], title: str) -> Markup:
     return svg(parts, bottom + 8 + 15 * rows, title)
 
 
-def dumbbells(series: Sequence[Series], title: str) -> Markup:
+def dumbbells(series: Sequence[Series], title: str, ranked: bool = False) -> Markup:
     """Two proportions per method, joined: an open mark for the first, a full one for the second.
 
     Args:
         series: two estimates each; a method without both shows the one it has.
         title: what is shown, for readers who hear the page.
+        ranked: whether to draw many methods close together, sorted by their second proportion; then only style 0 has a
+            colour, as the names beside the rows tell the others.
 
     Returns:
         An svg element.
@@ -139,12 +142,14 @@ def dumbbells(series: Sequence[Series], title: str) -> Markup:
     """
     for one in series:
         _same_length(one, "ends", ("open", "full"))
+    if ranked:
+        series = sorted(series, key=_height, reverse=True)
     left = max((len(one.label) for one in series), default=0) * CHARACTER + 16
-    pitch, top = 22, 6
+    pitch, top, width = (18, 6, NARROW) if ranked else (22, 6, WIDTH)
     bottom = top + pitch * len(series)
 
     def x(value: float) -> float:
-        return left + min(max(value, 0.0), 1.0) * (WIDTH - RIGHT - left)
+        return left + min(max(value, 0.0), 1.0) * (width - RIGHT - left)
 
     parts = [
         f'<path class="grid" d="M{x(v):.1f},{top}V{bottom}"/>'
@@ -154,16 +159,24 @@ def dumbbells(series: Sequence[Series], title: str) -> Markup:
     for i, one in enumerate(series):
         y = top + (i + 0.5) * pitch
         ends = [x(e.value) for e in one.estimates if e is not None]
-        parts.append(f'<text x="0" y="{y + 4:.1f}">{escape(one.label)}</text><g class="{one.classes}">')
+        plain = ranked and one.style != 0
+        mark, classes = (MARKS[0], "s5") if plain else (one.mark, one.classes)
+        name = "" if plain or not ranked else ' class="title"'
+        parts.append(f'<text{name} x="0" y="{y + 4:.1f}">{escape(one.label)}</text><g class="{classes}">')
         if len(ends) == 2:
             parts.append(f'<path class="link" d="M{ends[0]:.1f},{y:.1f}H{ends[1]:.1f}"/>')
         for estimate, kind in zip(one.estimates, ("open", "full"), strict=True):
             if estimate is not None:
                 parts.append(
-                    f'<path class="{kind}" d="{one.mark}" transform="translate({x(estimate.value):.1f},{y:.1f})"/>'
+                    f'<path class="{kind}" d="{mark}" transform="translate({x(estimate.value):.1f},{y:.1f})"/>'
                 )
         parts.append("</g>")
-    return svg(parts, bottom + 20, title)
+    return svg(parts, bottom + 20, title, width)
+
+
+def _height(one: Series) -> list[float]:
+    """What methods are sorted by: the second proportion, where it is equal the first."""
+    return [-1.0 if e is None else e.value for e in reversed(one.estimates)]
 
 
 def mark_of(style: int) -> str:

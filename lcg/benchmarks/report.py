@@ -11,8 +11,9 @@
 Beside the page stand its tables as Markdown and as LaTeX, see `lcg.benchmarks.paper_tables`.
 
 The page loads nothing: pictures are data URIs, charts inline SVG, fonts the system's, and a content security policy
-keeps it so. Nothing is computed but means and standard errors over seeds; every row of the csv files is at the page's
-end. With `folder` in the provenance, every figure and table has the commands that make it again.
+keeps it so. Nothing is computed but means and standard errors over seeds and, for the first look, over the tasks of a
+group; the csv files are at the page's end. With many methods, what is not the first thing to see is folded; print
+unfolds everything. With `folder` in the provenance, every figure and table has the commands that make it again.
 
 Where a result is said to be beyond what the prior has seen (a task in `zero_shot`, a picture whose text says so), the
 first note stands beside it, since a generator or a judge that has seen it makes another claim of it.
@@ -20,6 +21,7 @@ first note stands beside it, since a generator or a judge that has seen it makes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,16 +33,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lcg.benchmarks import paper_tables
 from lcg.benchmarks.commands import command_for
-from lcg.benchmarks.estimates import COLUMNS as ROWS
+from lcg.benchmarks.embedded import QUALITY
 from lcg.benchmarks.estimates import Results, read_results
 from lcg.benchmarks.inputs import KINDS, Picture, claimed, read_pictures, read_provenance
-from lcg.benchmarks.pairs import COLUMNS as PAIRS
-from lcg.benchmarks.section import name_of
+from lcg.benchmarks.section import SHOWN, crowded, foremost, name_of
 from lcg.benchmarks.sections import glossary, sections
 from lcg.benchmarks.vocabulary import describe, label_of
 from lcg.data.atomic import write_atomic
 
 TEMPLATE = "template.html.j2"
+OPEN, OPEN_UNSEEN = 2, 1
+"""Tasks of a kind whose pictures are in view where there are many methods: of seen combinations, and of unseen ones."""
+UNANSWERED = re.compile(r"(?P<method>\w+) has no answer to (?P<task>.+) and is left out there\.")
 UNDER_PICTURES = {
     "unconditional": ("frechet_distance",),
     "formula": ("joint_accuracy", "sharp"),
@@ -113,11 +117,15 @@ def render(directory: Path) -> Report:
         details=details(provenance),
         config=yaml.safe_dump(provenance["config"], sort_keys=False, allow_unicode=True, width=100),
         pictures={kind: gallery([p for p in pictures if p.kind == kind], results, claims) for kind in KINDS},
+        smaller=QUALITY if any(picture.smaller for picture in pictures) else 0,
         widths=sorted({p.width for p in pictures}),
-        sections=found,
+        glance=next((section for section in found if section.id == "glance"), None),
+        sections=[section for section in found if section.id != "glance"],
+        crowded=crowded(results, results.tasks),
+        notes=gathered(provenance["notes"]),
         glossary=glossary(results),
         methods=len(results.methods),
-        raw=raw(directory, results),
+        raw=raw(directory),
         label_of=label_of,
         command=command,
     )
@@ -126,22 +134,11 @@ def render(directory: Path) -> Report:
     return Report(page, text, paper_tables.latex(found, command))
 
 
-def raw(directory: Path, results: Results) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Every line of the csv files: what they are called, their columns and their cells."""
-    costs = (directory / "costs.csv").is_file()
-    tables: list[tuple[str, tuple[str, ...], Sequence[Any]]] = [
-        ("results.csv and costs.csv" if costs else "results.csv", ROWS, results.rows)
-    ]
-    if results.comparisons:
-        tables.append(("comparisons.csv", PAIRS, results.comparisons))
-    return [
-        (name, columns, [tuple(_plain(getattr(row, column)) for column in columns) for row in rows])
-        for name, columns, rows in tables
-    ]
-
-
-def _plain(value: object) -> str:
-    return "" if value is None else str(value)
+def raw(directory: Path) -> list[tuple[str, int, str]]:
+    """The csv files: name, rows and text."""
+    files = (directory / name for name in ("results.csv", "costs.csv", "comparisons.csv"))
+    texts = [(path.name, path.read_text(encoding="utf-8")) for path in files if path.is_file()]
+    return [(name, max(len(text.splitlines()) - 1, 0), text) for name, text in texts]
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -149,19 +146,26 @@ def _plain(value: object) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with the numbers that belong to it."""
+    """A picture with the numbers that belong to it, and what its caption says that those beside it do not."""
 
     picture: Picture
     numbers: tuple[tuple[str, str], ...]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The pictures of one task, methods side by side."""
+    """The pictures of one task, methods side by side; where there are many, lcg and the best, and `more` of the others.
+
+    `common` is what all captions say; `folded` where a page shows the task's name only.
+    """
 
     task: str
     zero_shot: bool
     figures: tuple[Figure, ...]
+    more: tuple[Figure, ...] = ()
+    common: str = ""
+    folded: bool = False
 
     @property
     def name(self) -> str:
@@ -175,20 +179,35 @@ class Exhibit:
     @property
     def title(self) -> str:
         """The title that all pictures share, unless it only repeats the name."""
-        titles = {figure.picture.title for figure in self.figures}
+        titles = {figure.picture.title for figure in (*self.figures, *self.more)}
         return titles.pop() if len(titles) == 1 and titles != {self.name} else ""
 
 
 def gallery(pictures: Sequence[Picture], results: Results, claims: frozenset[str]) -> list[Exhibit]:
     """Pictures of one kind, gathered by task in the order of the file."""
     rank = {method: i for i, method in enumerate(results.methods)}
-    exhibits = []
+    exhibits = list[Exhibit]()
+    many = crowded(results, results.tasks)
     for task in dict.fromkeys(picture.task for picture in pictures):
         shown = [picture for picture in pictures if picture.task == task]
         shown.sort(key=lambda picture: rank.get(picture.method, len(rank)))
-        figures = tuple(Figure(p, _numbers_under(p, results)) for p in shown)
-        exhibits.append(Exhibit(task, task in claims, figures))
+        common = [said for said in _sentences(shown[0]) if all(said in _sentences(p) for p in shown[1:])]
+        figures = [
+            Figure(p, _numbers_under(p, results), " ".join(said for said in _sentences(p) if said not in common))
+            for p in shown
+        ]
+        methods = [p.method for p in shown]
+        near = foremost(results, methods, task, UNDER_PICTURES[shown[0].kind])
+        first = tuple(f for f in figures if len(figures) <= SHOWN or f.picture.method in near)
+        more = tuple(f for f in figures if f not in first)
+        limit = OPEN_UNSEEN if task in claims else OPEN
+        folded = many and limit <= sum(exhibit.zero_shot is (task in claims) for exhibit in exhibits)
+        exhibits.append(Exhibit(task, task in claims, first, more, " ".join(common), folded))
     return exhibits
+
+
+def _sentences(picture: Picture) -> list[str]:
+    return re.split(r"(?<=[.;]) ", picture.caption) if picture.caption else []
 
 
 def _numbers_under(picture: Picture, results: Results) -> tuple[tuple[str, str], ...]:
@@ -197,6 +216,21 @@ def _numbers_under(picture: Picture, results: Results) -> tuple[tuple[str, str],
 
 
 # --- provenance ------------------------------------------------------------------------------------------------------
+
+
+def gathered(notes: Sequence[str]) -> list[str]:
+    """Notes, those that say of one method after another that it has no answer to a task as one."""
+    found: dict[str, list[str]] = {}
+    for note in notes:
+        match = UNANSWERED.fullmatch(note)
+        found.setdefault(match["task"] if match else note, []).extend([match["method"]] if match else [])
+    return [_without_answer(methods, told) if methods else told for told, methods in found.items()]
+
+
+def _without_answer(methods: Sequence[str], task: str) -> str:
+    names = ", ".join(map(label_of, methods))
+    plural = len(methods) > 1
+    return f"{names} {'have' if plural else 'has'} no answer to {task} and {'are' if plural else 'is'} left out there."
 
 
 def details(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

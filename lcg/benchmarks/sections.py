@@ -1,12 +1,14 @@
-"""The numbers of a report, in order: a section per group of tasks, and what the metrics mean."""
+"""The numbers of a report, in order: a first look, a section per group of tasks, and what the metrics mean."""
 
 from __future__ import annotations
 
 from lcg.benchmarks.estimates import Results
+from lcg.benchmarks.means import groups
 from lcg.benchmarks.section import Section
 from lcg.benchmarks.sections_cost import costs
 from lcg.benchmarks.sections_editing import edits, trades
 from lcg.benchmarks.sections_generation import formulas, scales
+from lcg.benchmarks.sections_glance import glance
 from lcg.benchmarks.sections_single import calibration, single
 from lcg.benchmarks.vocabulary import METRICS
 
@@ -15,7 +17,7 @@ FIRST = {"unconditional": 0, "reconstruction": 1, "disentanglement": 2, "calibra
 
 
 def sections(results: Results, claims: frozenset[str]) -> list[Section]:
-    """Formulas, scales, edits, trade-offs, samples, reconstruction, the networks, whatever else, and what it cost."""
+    """The first look, then formulas, scales, edits, trade-offs, samples, the networks, the rest, costs."""
     kinds = {
         prefix: [task for task in results.tasks if task.startswith(prefix)]
         for prefix in ("generate/", "scale/", REAL, SYNTHETIC, "tradeoff/")
@@ -37,8 +39,9 @@ def sections(results: Results, claims: frozenset[str]) -> list[Section]:
     alone = [task for task in results.tasks if task not in grouped]
     alone.sort(key=lambda task: FIRST.get(task, len(FIRST)))
     found += [calibration(results, task) if task == "calibration" else single(results, task) for task in alone]
-    cost = costs(results)
-    return found if cost is None else [*found, cost]
+    means = groups(results, claims)
+    whole = (glance(means, claims), *found, costs(results, means))
+    return [section for section in whole if section is not None]
 
 
 def glossary(results: Results) -> list[tuple[str, str]]:

@@ -2,74 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from lcg.benchmarks.estimates import FLOOR, Results
+from lcg.benchmarks.means import Means
 from lcg.benchmarks.planes import Curve, Point, axis_of, plane, share_of
-from lcg.benchmarks.section import Chart, Panel, Section, legend, name_of, present
-from lcg.benchmarks.tables import Table, by_method
+from lcg.benchmarks.section import Chart, Panel, Section, crowded, legend, name_of, present
+from lcg.benchmarks.tables import by_method
 from lcg.benchmarks.vocabulary import COSTS, describe, label_of
 
 COST = "evaluations"
-QUALITY = ("frechet_distance", "joint_accuracy")
 
 
-def costs(results: Results) -> Section | None:
-    """All tasks whose cost was measured; None where none was."""
+def costs(results: Results, groups: Sequence[Means]) -> Section | None:
+    """All tasks whose cost was measured, with a chart per group of them; None where none was."""
     tasks = [task for task in results.tasks if set(COSTS) & set(results.metrics([task]))]
     if not tasks:
         return None
-    charts, shown = [], list[Curve]()
-    for task in (task for task in tasks if task.startswith("generate/")):
-        for metric in QUALITY:
-            curves = _spots(results, task, metric)
-            if len(curves) > 1:
-                shown += curves
-                charts.append(_chart(task, metric, curves))
-    tables = []
-    for caption, kinds in (
-        ("Cost of samples", ("generate", "scale", "unconditional")),
-        ("Cost of edits", ("edit", "synthetic", "tradeoff")),
-    ):
-        chosen = [task for task in tasks if task.partition("/")[0] in kinds]
-        tables.append(_table(results, chosen, caption))
-    rest = [task for task in tasks if not any(task in table.tasks for table in present(*tables))]
-    tables.append(_table(results, rest, "Other costs" if rest != tasks else "Cost"))
+    spots = [(means, curves) for means in groups if len(curves := _spots(results, means)) > 1]
     panel = Panel(
-        tuple(charts),
-        "A mark is a method at its own settings; the horizontal axis is logarithmic, with methods that ask no network "
-        "at 0, and bars are one standard error.",
-        legend(shown),
-        "pairs",
+        tuple(_chart(means, curves) for means, curves in spots),
+        "A mark is a method at its own settings, in the mean over the tasks of the group; the horizontal axis is "
+        "logarithmic, with methods that ask no network at 0, and bars are one standard error.",
+        legend(curve for _, curves in spots for curve in curves),
     )
+    several = len({task.partition("/")[0] for task in tasks}) > 1
+    headings = [("", task if several else name_of(task)) for task in tasks]
+    table = by_method(results, tasks, headings, "Cost by task and method", COSTS.__contains__)
     return Section(
         id="cost",
-        heading="Quality against cost" if charts else "Cost",
+        heading="Quality against cost" if spots else "Cost",
         text="An evaluation is one row through one network; unlike seconds and memory it depends on no machine.",
-        panels=(panel,) if charts else (),
-        tables=tuple(present(*tables)),
+        panels=(panel,) if spots else (),
+        tables=tuple(present(table and replace(table, folded=crowded(results, tasks)))),
     )
 
 
-def _spots(results: Results, task: str, metric: str) -> list[Curve]:
+def _spots(results: Results, means: Means) -> list[Curve]:
     """Every method as one point."""
     return [
         Curve(label_of(m), style, [Point(across, up)])
         for style, m in enumerate(results.methods)
         if m != FLOOR
-        and (across := results.get(m, task, COST)) is not None
-        and (up := results.get(m, task, metric)) is not None
+        and (across := means.results.get(m, means.task, COST)) is not None
+        and (up := means.results.get(m, means.task, means.metrics[0])) is not None
     ]
 
 
-def _chart(task: str, metric: str, curves: list[Curve]) -> Chart:
-    points = [point for curve in curves for point in curve.points]
-    across = axis_of(COST, [point.across.value for point in points], log=True)
-    up = axis_of(metric, [p.up.value for p in points]) if metric == QUALITY[0] else share_of(metric)
-    title = f"{name_of(task)}: {describe(metric).label} against {describe(COST).label} by method, as in the tables"
-    return Chart(name_of(task), plane(curves, across, up, title, 190, bars=True), (task,))
-
-
-def _table(results: Results, tasks: list[str], caption: str) -> Table | None:
-    """Costs by task and method."""
-    several = len({task.partition("/")[0] for task in tasks}) > 1
-    headings = [("", task if several else name_of(task)) for task in tasks]
-    return by_method(results, tasks, headings, caption, COSTS.__contains__)
+def _chart(means: Means, curves: Sequence[Curve]) -> Chart:
+    metric = describe(means.metrics[0]).label
+    across = axis_of(COST, [point.across.value for curve in curves for point in curve.points], log=True)
+    title = f"{means.heading}: {metric} against {describe(COST).label} by method"
+    drawing = plane(curves, across, share_of(means.metrics[0]), title, 190, bars=True)
+    return Chart(means.heading, drawing, means.over)

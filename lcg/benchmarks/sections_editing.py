@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lcg.benchmarks.estimates import Results
-from lcg.benchmarks.heatmap import FAMILY, heat_maps, heat_table
+from lcg.benchmarks.heatmap import FAMILY, HeatMap, heat_maps, heat_table
 from lcg.benchmarks.planes import Curve, share_of, trade_off
 from lcg.benchmarks.plots import Series, lines
 from lcg.benchmarks.section import (
+    CROWD,
     OURS,
     Chart,
     Heats,
     Panel,
     Section,
+    crowded,
+    foremost,
     legend,
     name_of,
     present,
+    rivals,
     split_by_attribute,
     tables_of,
 )
@@ -49,7 +54,7 @@ def edits(results: Results, tasks: Sequence[str], claims: frozenset[str], id: st
             charts, shown, crowded = [*charts, *found], [*shown, *series], crowded or more
         if maps := heat_maps(results, sequence):
             caption = f"Share of sources changed by {listed}, by attribute and step"
-            heats.append(Heats(listed, tuple(maps), heat_table(results, sequence, caption)))
+            heats.append(_heats(results, sequence, maps, heat_table(results, sequence, caption), listed))
     text = "Shares along the sequence; bars are one standard error."
     if crowded:
         text += (
@@ -67,6 +72,15 @@ def edits(results: Results, tasks: Sequence[str], claims: frozenset[str], id: st
         heats=tuple(heats),
         tables=(*tables, *split_by_attribute(results, tasks, without=(FAMILY,))),
     )
+
+
+def _heats(results: Results, sequence: Steps, maps: Sequence[HeatMap], table: Table, listed: str) -> Heats:
+    """All heat maps in view where they are few, else those of lcg and of the best other after the last step."""
+    last = sequence[-1][0]
+    near = foremost(results, rivals(results, last), last, ("edit_success", "kept_fine"), count=2)
+    first = {label_of(m) for m in near} if len(maps) > CROWD else {one.method for one in maps}
+    shown, more = (tuple(m for m in maps if (m.method in first) is wanted) for wanted in (True, False))
+    return Heats(listed, shown, table, more)
 
 
 def _along(results: Results, sequence: Steps, before: str) -> tuple[list[Chart], list[Series], bool]:
@@ -127,6 +141,7 @@ def trades(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Se
         legend(shown),
         "alone",
     )
+    table = by_method(results, tasks, headings, "By edits and method", lambda metric: metric not in COSTS)
     return Section(
         id="trade-off",
         heading="Trade-off",
@@ -135,9 +150,7 @@ def trades(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Se
         "the area that its points dominate, whichever strength it would have chosen.",
         zero_shot=tuple(name_of(task) for task in tasks if task in claims),
         panels=(panel,) if charts else (),
-        tables=tuple(
-            present(by_method(results, tasks, headings, "By edits and method", lambda metric: metric not in COSTS))
-        ),
+        tables=tuple(present(table and replace(table, folded=crowded(results, tasks)))),
     )
 
 

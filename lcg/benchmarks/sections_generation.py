@@ -13,6 +13,7 @@ from lcg.benchmarks.section import (
     Chart,
     Panel,
     Section,
+    crowded,
     legend,
     name_of,
     present,
@@ -32,7 +33,7 @@ WIDE = 20
 def formulas(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> Section:
     """Every formula, with what ghosts cost each method."""
     headings = [("zero-shot" if task in claims else "", name_of(task)) for task in tasks]
-    charts = []
+    charts, many = [], crowded(results, tasks)
     for task in tasks:
         series = [
             Series(label_of(m), results.methods.index(m), (results.get(m, task, "joint_accuracy"), sharp))
@@ -41,11 +42,12 @@ def formulas(results: Results, tasks: Sequence[str], claims: frozenset[str]) -> 
         ]
         if series:
             title = f"{name_of(task)}: joint accuracy and sharp by method, as in the table"
-            charts.append(Chart(name_of(task), dumbbells(series, title), (task,)))
+            charts.append(Chart(name_of(task), dumbbells(series, title, ranked=many), (task,)))
     panel = Panel(
         tuple(charts),
         "Open mark: joint accuracy. Full mark: sharp. The line between them is what is lost to ghosts, samples that "
         "the judge accepts but that resemble no real image.",
+        ranked=many,
     )
     return Section(
         id="formulas",
@@ -116,7 +118,8 @@ def _by_weight(results: Results, task: str) -> Panel | None:
     if not charts:
         return None
     text = f"{label_of(OURS)} alone: bars are one standard error, the guidance weight is on a logarithmic axis."
-    return Panel(tuple(charts), text, layout="pairs")
+    folded = f"{name_of(task)}: {label_of(OURS)} by guidance weight" if crowded(results, [task]) else ""
+    return Panel(tuple(charts), text, layout="pairs", folded=folded)
 
 
 def curve_points(results: Results, method: str, task: str, across: str, up: str) -> list[Point]:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from lcg.benchmarks.estimates import Results
 from lcg.benchmarks.reliability import Bin, reliability
-from lcg.benchmarks.section import Chart, Panel, Section, sentence, split_by_attribute, tables_of
+from lcg.benchmarks.section import Chart, Panel, Section, crowded, sentence, split_by_attribute, tables_of
 from lcg.benchmarks.tables import by_last
 from lcg.benchmarks.vocabulary import describe, label_of
 
@@ -35,6 +35,10 @@ WORDS = MappingProxyType(
             "Guidance follows the gradient of the classifier's log-probabilities at every noise level, so it is only "
             "as good as these are honest there.",
         ),
+        "zero-shot": (
+            "Zero-shot accuracy",
+            "The mean over the formulas that prior and classifiers have never seen satisfied.",
+        ),
     }
 )
 
@@ -48,6 +52,7 @@ def single(results: Results, task: str) -> Section:
         heading=heading,
         text=text,
         tables=(*tables_of(results, [task], [("", "")], f"By {line}", line), *split_by_attribute(results, [task])),
+        folded=crowded(results, results.tasks),
     )
 
 
@@ -69,6 +74,7 @@ def calibration(results: Results, task: str) -> Section:
         heading=heading,
         text=text,
         panels=(panel,) if charts else (),
+        folded=crowded(results, results.tasks),
         tables=(
             *tables_of(results, [task], [("", "")], "By classifier", "classifier"),
             *(

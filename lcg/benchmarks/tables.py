@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lcg.benchmarks.estimates import FLOOR, Estimate, Results
 from lcg.benchmarks.vocabulary import METRICS as METRICS
 from lcg.benchmarks.vocabulary import MINUS, NO_BREAK, describe
 from lcg.benchmarks.vocabulary import label_of as label_of
-from lcg.benchmarks.winners import Rule, rule_note, verdict
+from lcg.benchmarks.winners import Rule, Verdict, rule_note, verdict
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows under a common heading, which is empty where a table has one group only; `code` where it is a formula."""
+    """Rows under a common heading.
+
+    Args:
+        lines: the rows.
+        heading: empty where a table has one group only.
+        prefix: what stands before the heading.
+        code: whether the heading is a formula.
+        leader: which method has the best value of the first metric, and what it is.
+        won: whether it leads by more than chance.
+    """
 
     lines: tuple[Line, ...]
     heading: str = ""
     prefix: str = ""
     code: bool = True
+    leader: str = ""
+    won: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Table:
         note: what its marks mean.
         tasks: that it shows.
         folded: whether a page shows it only when it is asked for.
+        split: whether a page folds its groups one by one, all but the first, each under its leader.
     """
 
     caption: str
@@ -64,6 +76,7 @@ class Table:
     note: str = ""
     tasks: tuple[str, ...] = ()
     folded: bool = False
+    split: bool = False
 
     @property
     def lines(self) -> int:
@@ -108,10 +121,23 @@ def by_method(
             for m in methods
         )
         if lines:
-            groups.append(Group(lines, heading, prefix))
+            groups.append(Group(lines, heading, prefix, True, *_leader(results, methods, task, verdicts)))
     columns = tuple(column_of(metric) for metric in metrics)
     said = samples(results, tasks, metrics)
     return Table(caption, corner, columns, tuple(groups), said, rule_note(rules, corner), tuple(tasks))
+
+
+def _leader(results: Results, methods: Sequence[str], task: str, verdicts: Mapping[str, Verdict]) -> tuple[str, bool]:
+    """Who is best in the first metric that has a best, as a page says it, and whether by more than chance."""
+    for metric, decided in verdicts.items():
+        found = {m: e for m in methods if m != FLOOR and (e := results.get(m, task, metric)) is not None}
+        better = describe(metric).better
+        if better is not None and found:
+            best = cell((max if better == "higher" else min)(found.values(), key=lambda e: e.value), metric).value
+            first, *others = [label_of(m) for m, e in found.items() if cell(e, metric).value == best]
+            equal = "" if not others else f" and {others[0]}" if len(others) == 1 else f" and {len(others)} others"
+            return f"{describe(metric).label}: {first}{equal} {best}", decided.winner is not None
+    return "", False
 
 
 def by_attribute(results: Results, tasks: Sequence[str], headings: Sequence[str], family: str, caption: str) -> Table:

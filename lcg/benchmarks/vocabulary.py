@@ -148,7 +148,7 @@ METRICS = MappingProxyType(
             "zero-shot accuracy",
             "higher",
             3,
-            "share of images in which a network that was never trained on these attributes sees what was asked for",
+            "mean joint accuracy over the formulas that prior and classifiers have never seen satisfied",
         ),
         "accuracy": Metric("accuracy", "higher", 3, "share of images in which the judge finds the wanted value"),
         "marginal": Metric("share", None, 3, "share of images in which the judge finds the attribute"),

@@ -6,6 +6,7 @@ one that `playwright install chromium` has put where playwright looks.
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,3 +127,41 @@ def test_labels_of_charts_do_not_overlap(page: Any) -> None:
 def test_heat_maps_fit_a_phone(page: Any) -> None:
     hidden = page.eval_on_selector_all(".maps .scroll", "boxes => boxes.map(box => box.scrollWidth - box.clientWidth)")
     assert len(hidden) == 10 and max(hidden) <= 24  # at most a column
+
+
+def test_print_unfolds_everything(browser: Any, url: str) -> None:
+    page = browser.new_page()
+    page.goto(url)
+    hidden = "[...document.querySelectorAll('details > pre')].filter(e => !e.checkVisibility()).length"
+    assert page.evaluate(hidden) > 3
+    page.emulate_media(media="print")
+    assert page.evaluate(hidden) == 0
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1200, PHONE])
+def test_a_crowd_fits_the_page_and_its_sheets_stand_pixel_for_pixel(
+    browser: Any, made_up: Callable[[Path], Path], tmp_path: Path, width: int
+) -> None:
+    """The made-up benchmark with three baselines four times: 14 methods."""
+    folder = made_up(tmp_path)
+    several = ("arithmetic", "lace", "styleflow")
+    for name in ("results.csv", "costs.csv"):
+        with open(folder / name, newline="") as file:
+            head, *rows = csv.reader(file)
+        more = [[f"{row[0]}-{k}", *row[1:]] for k in range(3) for row in rows if row[0] in several]
+        with open(folder / name, "w", newline="") as file:
+            csv.writer(file).writerows([head, *rows, *more])
+    report_job(str(folder))
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((folder.parent / "report.html").as_uri())
+    assert page.evaluate(OVERFLOW) == 0
+    assert page.evaluate("document.documentElement.scrollHeight") < (14_000 if width == 1200 else 22_000)
+    shown = page.evaluate(
+        """[...document.querySelectorAll('.formula.dense img')].filter(image => image.checkVisibility())
+        .map(image => image.getBoundingClientRect().width / image.naturalWidth)"""
+    )
+    assert shown and set(shown) == {0.5}  # of pictures that show every pixel of the generator as two by two
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    assert page.evaluate(OVERFLOW) == 0
+    page.close()

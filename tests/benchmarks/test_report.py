@@ -3,6 +3,7 @@
 import base64
 import csv
 import html
+import io
 import itertools
 import json
 import re
@@ -197,11 +198,9 @@ def test_a_picture_of_all_methods_says_so_and_scrolls(page: str) -> None:
 
 
 def test_every_row_of_the_csv_is_on_the_page(page: str, directory: Path) -> None:
-    cells = re.findall(r"<tr>((?:<td>[^<]*</td>){7})</tr>", page)
-    shown = [tuple(html.unescape(c) for c in re.findall("<td>([^<]*)</td>", row)) for row in cells]
+    (text,) = re.findall(r'<pre tabindex="0" aria-label="results.csv">([^<]*)</pre>', page)
     with open(directory / "results.csv", newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    assert [(*r[:3], float(r[3]), *r[5:]) for r in shown] == [(*r[:3], float(r[3]), *r[5:]) for r in rows]
+        assert list(csv.reader(io.StringIO(html.unescape(text)))) == list(csv.reader(file))
 
 
 def test_every_estimate_is_in_a_table(page: str, directory: Path) -> None:
@@ -212,7 +211,7 @@ def test_every_estimate_is_in_a_table(page: str, directory: Path) -> None:
         if row["task"] != TRADE or "/" not in row["metric"]:  # the points of a trade-off are in its chart
             values.setdefault((row["method"], row["task"], row["metric"]), []).append(float(row["value"]))
     decimals = {"frechet_distance": 1, "l1_outside": 4, "psnr": 1}
-    shown = re.findall(r'<span class="value">([^<]*)</span>', page)
+    shown = re.findall(r'<span class="value">([^<]*)</span>', page[page.index('id="numbers"') :])
     expected = [f"{np.mean(v):.{decimals.get(metric, 3)}f}" for (_, _, metric), v in values.items()]
     assert sorted(shown) == sorted(expected)
 
@@ -273,12 +272,14 @@ def test_crowded_charts_show_lcg_and_the_best_and_say_so(tmp_path: Path, page: s
     (legend,) = re.findall('<ul class="legend">(.*?)</ul>', crowded)
     assert re.findall("</svg>([^<]*)</li>", legend) == ["lcg", *(f"base{i}" for i in (10, 11, 12, 13, 14))]
     assert "A chart has room for 6 methods" in crowded and "A chart has room" not in page
-    assert all(crowded.count(f'<th scope="row">base{i:02}</th>') == 1 + (i < 15) for i in range(16))
+    numbers = crowded[crowded.index('id="numbers"') :]
+    assert all(numbers.count(f'<th scope="row">base{i:02}</th>') == 1 + (i < 15) for i in range(16))
 
 
 def test_notes_stand_after_the_pictures_and_beside_every_claim(page: str) -> None:
-    # all between pictures and numbers; the first, which says what was seen, at the formula's pictures and numbers too
-    assert [page.count(note) for note in NOTES] == [3] + [1] * (len(NOTES) - 1)
+    # all between pictures and numbers; the first, which says what was seen, wherever the formula is shown: in the first
+    # look, at its pictures and at its numbers
+    assert [page.count(note) for note in NOTES] == [4] + [1] * (len(NOTES) - 1)
     assert page.index('id="pictures"') < page.index('id="seen"') < page.index('id="numbers"')
     assert page.count(">zero-shot<") == 2  # beside the formula's name: at its pictures, and in the table
 
@@ -291,8 +292,8 @@ def test_a_picture_that_claims_zero_shot_brings_the_notes_too(tmp_path: Path) ->
     entries[3]["caption"] = "Never seen together in training."
     write(directory / "pictures.json", entries)
     report_job(str(directory), str(tmp_path / "b.html"))
-    # at the task's two pictures (its edits, and all methods) and at its numbers
-    assert [(tmp_path / f).read_text().count(NOTES[0]) for f in ("a.html", "b.html")] == [1, 1 + 2 + 1]
+    # in the first look, at the task's two pictures (its edits, and all methods) and at its numbers
+    assert [(tmp_path / f).read_text().count(NOTES[0]) for f in ("a.html", "b.html")] == [1, 1 + 1 + 2 + 1]
 
 
 def test_page_tells_how_to_reproduce(page: str) -> None:
@@ -493,12 +494,11 @@ def test_without_a_folder_there_is_no_command(page: str) -> None:
 
 
 def test_costs_and_comparisons_are_on_the_page_row_by_row(full: str, everything: Path) -> None:
-    files = ("results.csv", "costs.csv", "comparisons.csv")
-    counts = [len((everything / name).read_text().splitlines()) - 1 for name in files]
-    assert f"<summary>results.csv and costs.csv, {counts[0] + counts[1]} rows</summary>" in full
-    assert f"<summary>comparisons.csv, {counts[2]} rows</summary>" in full
-    assert len(re.findall(r"<tr>(?:<td>[^<]*</td>){7}</tr>", full)) == counts[0] + counts[1]
-    assert len(re.findall(r"<tr>(?:<td>[^<]*</td>){10}</tr>", full)) == counts[2]
+    for name in ("results.csv", "costs.csv", "comparisons.csv"):
+        lines = (everything / name).read_text().splitlines()
+        assert f"<summary>{name}, {len(lines) - 1} rows</summary>" in full
+        (text,) = re.findall(rf'<pre tabindex="0" aria-label="{name}">([^<]*)</pre>', full)
+        assert html.unescape(text).splitlines() == lines
 
 
 def test_synthetic_sources_are_told_from_real_ones(full: str) -> None:
@@ -518,3 +518,103 @@ def test_numbers_on_heat_maps_have_contrast_at_both_ends_of_the_scale(full: str)
         theme = dict(re.findall(r"--([\w]+): (#[0-9a-f]+);", block))
         assert contrast(theme["ink"], theme["heat"]) >= 4.5 and contrast(theme["ink"], theme["faint"]) >= 4.5
         assert contrast(theme["heat"], theme["faint"]) >= 2  # and the ends differ
+
+
+# --- the first look, and many methods ---------------------------------------------------------------------------------
+
+
+def test_the_first_look_stands_at_the_top_with_lcg_first(page: str) -> None:
+    assert page.index("<h1>") < page.index('id="glance"') < page.index('id="pictures"')
+    first = page[page.index('id="glance"') : page.index('id="pictures"')]
+    assert "lcg against 1 other method on the same tasks" in first
+    for caption in ("Formulas", "Zero-shot formulas", "Edits, all steps", "Trade-off"):
+        table = first[first.index(f'<span class="stay">{caption}') :]
+        assert re.findall('<th scope="row">([^<]*)</th>', table)[:2] == ["lcg", "latent arithmetic"]
+
+
+def test_few_methods_are_not_folded(page: str) -> None:
+    assert {a.get("class") for a in Page(page).all("details")} == {"raw"} and "<main>" in page
+
+
+CROWD = ("lcg", *(f"base{i}" for i in range(8)))
+
+
+def many(path: Path) -> Path:
+    """Nine methods on four formulas, two of them unseen, and on a sequence of edits, with a picture of each."""
+    directory = bench(path)
+    rows: list[tuple[Any, ...]] = []
+    formulas = [f"generate/{formula}" for formula in ("a", "b", "c", *FORMULAS)]
+    pictures, rng = [], np.random.default_rng(0)
+    for i, method in enumerate(CROWD):
+        for task in (*formulas, *STEPS):
+            metrics = ("joint_accuracy", "sharp") if task in formulas else ("edit_success", "kept_fine")
+            rows += [(method, task, metric, 0.1 * i if i else 0.85, 0.001, 64, 0) for metric in metrics]
+            rows += [(method, task, "evaluations", 10 * i, "", 64, 0), (method, task, "precision", 0.5, "", 64, 0)]
+            if task != STEPS[0]:
+                sheet = contact_sheet(rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), 2)
+                file = f"pictures/many-{len(pictures)}.png"
+                sheet.save(directory / file)
+                about = {"kind": "formula" if task in formulas else "edit", "method": method, "task": task}
+                caption = f"Not chosen. Strength {i}."
+                pictures.append({"file": file, **about, "title": task.partition("/")[2], "caption": caption})
+    with open(directory / "results.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("method", "task", "metric", "value", "stderr", "n", "seed"), *rows])
+    write(directory / "pictures.json", pictures)
+    change(directory / "provenance.json", zero_shot=[f"generate/{formula}" for formula in FORMULAS])
+    return directory
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = many(tmp_path_factory.mktemp("many"))
+    report_job(str(directory))
+    return (directory.parent / "report.html").read_text(encoding="utf-8")
+
+
+def test_of_many_methods_the_pictures_of_lcg_and_the_three_best_are_in_view(crowded: str) -> None:
+    pictures = crowded[crowded.index('id="pictures-formula"') : crowded.index('id="numbers"')]
+    for section in re.findall(r'<section class="exhibit">(.*?)</section>', pictures, re.S):
+        near, others = section.split('<details class="others">')
+        who = '<span class="who"><b>([^<]*)</b>'
+        assert re.findall(who, near) == ["lcg", "base5", "base6", "base7"]
+        assert re.findall(who, others) == [f"base{i}" for i in range(5)] and "The other 5 methods" in others
+        assert near.count(">Not chosen.</p>") == 1 and others.count("Strength 2.</span>") == 1
+
+
+def test_of_many_tasks_two_seen_and_one_unseen_are_in_view(crowded: str) -> None:
+    pictures = crowded[crowded.index('id="pictures-formula"') : crowded.index('id="pictures-edit"')]
+    sections = re.findall(r'<section class="exhibit">(.*?)</section>', pictures, re.S)
+    folded = [section.strip().startswith('<details class="group"><summary>') for section in sections]
+    assert folded == [False, False, True, False, True]
+
+
+def test_tables_of_many_methods_fold_by_task_under_their_leader(crowded: str) -> None:
+    numbers = crowded[crowded.index('id="formulas"') : crowded.index('id="edits"')]
+    groups = re.findall(r'<details class="group"( open)?><summary>.*?<code>([^<]*)</code>.*?</summary>', numbers)
+    assert [bool(opened) for opened, _ in groups] == [True, False, False, False, False]
+    assert numbers.count('<span class="leader">joint accuracy: lcg 0.850</span>') == 0
+    assert numbers.count('<span class="leader won">joint accuracy: lcg 0.850</span>') == 5
+
+
+def test_charts_of_many_methods_are_sorted_and_close_together(crowded: str) -> None:
+    (first, *_) = re.findall(r'aria-label="a: joint accuracy and sharp by method.*?</svg>', crowded)
+    names = re.findall(r'<text(?: class="title")? x="0"[^>]*>([^<]*)</text>', first)
+    assert names == ["lcg", *(f"base{i}" for i in reversed(range(8)))]
+    rows = [float(y) for y in re.findall(r'x="0" y="([\d.]+)"', first)]
+    assert np.diff(rows).tolist() == [18.0] * 8
+
+
+def test_print_unfolds_and_the_policy_needs_no_script_for_it(crowded: str) -> None:
+    printed = crowded[crowded.index("@media print") :]
+    assert "details::details-content { content-visibility: visible" in printed and "<script" not in crowded
+
+
+def test_methods_without_an_answer_are_named_in_one_note(tmp_path: Path) -> None:
+    directory = bench(tmp_path)
+    notes = [f"{m} has no answer to generate/a | b and is left out there." for m in ("arithmetic", "pca")]
+    notes += ["pca has no answer to generate/c and is left out there."]
+    change(directory / "provenance.json", notes=[*NOTES, *notes])
+    report_job(str(directory))
+    page = (directory.parent / "report.html").read_text()
+    assert "<li>latent arithmetic, PCA have no answer to generate/a | b and are left out there.</li>" in page
+    assert "<li>PCA has no answer to generate/c and is left out there.</li>" in page
