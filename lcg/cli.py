@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import dis
 import importlib
-import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
 
 from lcg import __version__
+from lcg.job_parser import JobParser
 from lcg.schema import unknown_name
 
 USAGE_ERROR = 2  # as argparse has it
@@ -69,7 +67,11 @@ JOBS = MappingProxyType(
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
         "sweep": Job("a W&B sweep file, run here without a server", "lcg.benchmarks.sweep:sweep_job", positional=True),
-        "report": Job("a benchmark's directory -> report.html", "lcg.benchmarks.report:report_job", positional=True),
+        "report": Job(
+            "a benchmark's directory -> report.html, report.md, tables.tex",
+            "lcg.benchmarks.report:report_job",
+            positional=True,
+        ),
     }
 )
 
@@ -179,47 +181,15 @@ def run_job(command: str, job: Job, arguments: list[str]) -> int:
     Returns:
         What the function returns if that is a number, 0 otherwise: the exit code.
     """
-    from jsonargparse import ArgumentParser
-
     function = job.load()
-    description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments get a line each, below
-    parser = ArgumentParser(prog=f"lcg {command}", description=description, allow_abbrev=False)
-    parser.add_argument(
-        "-c", "--config", action="config", help="YAML file with options; may be repeated, later ones win"
-    )
-    parser.add_function_arguments(function, as_group=False, as_positional=job.positional)
-    config = parser.parse_args(join_lists(function, arguments))
-    if isinstance(config.get("out"), str):
-        config["out"] = os.path.expandvars(config["out"])  # such as runs/agent/$WANDB_RUN_ID
-    values: dict[str, Any] = vars(parser.instantiate(config))
-    values.pop("config")
+    parser = JobParser(command, function, job.positional)
+    config = parser.parse(arguments)
+    values = parser.values(config)
     returned = function(**values)
     out = values.get("out")
     if out is not None and Path(out).is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
-        # The options as they were given, ready for --config: objects appear as class_path and init_args.
-        parser.save(config, Path(out) / "config.yaml", overwrite=True, multifile=False)
+        parser.save(config, Path(out))
     return returned if isinstance(returned, int) else 0
-
-
-def join_lists(function: Callable[..., object], arguments: list[str]) -> list[str]:
-    """Lets list options take plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`."""
-    lists = {
-        f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")
-    }
-    joined: list[str] = []
-    position = 0
-    while position < len(arguments):
-        option = arguments[position]
-        joined.append(option)
-        position += 1
-        if option in lists:
-            end = position
-            while end < len(arguments) and not arguments[end].startswith("--"):
-                end += 1
-            words = arguments[position:end]
-            joined.append(words[0] if len(words) == 1 and words[0].startswith("[") else json.dumps(words))
-            position = end
-    return joined
 
 
 def is_users(error: Exception) -> bool:

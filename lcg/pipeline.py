@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DPMSolverPP2M, generators, randn
+from lcg.diffusion import DPMSolverPP2M, Sampler, generators, randn
 from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
 from lcg.editing.session import MAX_CHARACTERS
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
@@ -49,7 +48,7 @@ from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.heads import independent
 from lcg.schema import Schema
-from lcg.settings import Editing, Guidance, Inverting, Sampling, Weight
+from lcg.settings import Editing, Guidance, Inverting, RowWeights, Sampling, Weight
 
 PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
@@ -100,6 +99,7 @@ class Draw:
         log_p_formula: estimate of log P(formula) under the prior, nan when there is none.
         stderr: of `log_p_formula`.
         warnings: in plain words, why the samples should not be trusted.
+        drawn: latents that were sampled for these, with those that were drawn again.
     """
 
     z_0: Tensor
@@ -108,6 +108,7 @@ class Draw:
     log_p_formula: float = math.nan
     stderr: float = math.nan
     warnings: tuple[str, ...] = ()
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class Pipeline:
         store: fingerprint of the store that the networks were trained on.
         labels: (N, A) of the store, or a sample of them.
         calibrated: the reading of several attributes that is better calibrated.
+        probes: samples of the prior that pipelines with these networks and other settings share, by what they depend
+            on.
+        supports: of formulas, likewise.
     """
 
     generator: Generator
@@ -160,6 +164,8 @@ class Pipeline:
     guidance: Guidance = field(default_factory=Guidance)
     editing: Editing = field(default_factory=Editing)
     inversion: Inverting = field(default_factory=Inverting)
+    probes: dict[tuple[LatentDenoiser, float | None], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    supports: dict[tuple[Any, ...], Support] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def schema(self) -> Schema:
@@ -222,12 +228,14 @@ class Pipeline:
 
     # --- generation ---
 
-    @cached_property
     def _probes(self) -> Tensor:
         """Samples of the prior, the same ones always."""
-        sampler = DPMSolverPP2M(self.denoiser.schedule, 20, clip=self.sampling.clip)
-        noise = randn((PROBES, *self.denoiser.latent_shape), torch.Generator().manual_seed(0), device=self.device)
-        return sampler.sample(self.denoiser, noise)
+        key = self.denoiser, self.sampling.clip
+        if key not in self.probes:
+            sampler = DPMSolverPP2M(self.denoiser.schedule, 20, clip=self.sampling.clip)
+            noise = randn((PROBES, *self.denoiser.latent_shape), torch.Generator().manual_seed(0), device=self.device)
+            self.probes[key] = sampler.sample(self.denoiser, noise)
+        return self.probes[key]
 
     def log_probability(self, formula: Formula, z_0: Tensor) -> Tensor:
         """log P(formula | z_0) of clean latents (N,), each attribute by itself; weights play no part."""
@@ -237,7 +245,10 @@ class Pipeline:
 
     def support(self, formula: Formula) -> Support:
         """The evidence on whether the prior has seen what the formula asks for."""
-        return assess(formula, self.labels, self.log_probability(formula, self._probes))
+        key = str(formula), self.denoiser, self.classifier, self.sampling.clip, self.sampling.t_end
+        if key not in self.supports:
+            self.supports[key] = assess(formula, self.labels, self.log_probability(formula, self._probes()))
+        return self.supports[key]
 
     def plan(self, formula: Formula) -> Plan:
         """How a formula will be sampled, by the settings of `guidance` and the evidence on its support."""
@@ -253,10 +264,10 @@ class Pipeline:
         readout = FormulaReadout(formula, dependence)
         return ClassifierTerm(self.classifier.restricted(formula.attributes), [(readout, 1.0)])
 
-    def guided(self, plan: Plan) -> GuidedDenoiser:
-        """The prior's denoiser with the formula's guidance."""
+    def guided(self, plan: Plan, weight: Callable[[Tensor], Tensor] | None = None) -> GuidedDenoiser:
+        """The prior's denoiser with the formula's guidance; `weight` where the rows do not all have the plan's own."""
         term, schedule = self.term(plan.formula, plan.dependence), self.denoiser.schedule
-        return GuidedDenoiser(self.denoiser, [term], schedule, plan.weight, self.guidance.max_step)
+        return GuidedDenoiser(self.denoiser, [term], schedule, weight or plan.weight, self.guidance.max_step)
 
     def sample(self, seeds: Sequence[int], formula: Formula | None = None, batch_size: int = 512) -> Tensor:
         """Latents (N, *latent) of the prior, guided by a formula when there is one; see `draw`."""
@@ -279,17 +290,19 @@ class Pipeline:
         plan = self.plan(formula)
         if self.guidance.particles and not plan.extrapolate:
             return self._with_particles(plan, seeds)
-        return self._verified(plan, seeds, batch_size)
+        return self._verified([plan], seeds, batch_size)[0]
 
     def _sample(
         self, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int], weight: float, batch_size: int
     ) -> Tensor:
-        sampler, parts = self.sampling.build(self.denoiser, weight), []
-        for start in range(0, len(seeds), batch_size):
-            rows = generators(seeds[start : start + batch_size])
-            noise = randn((len(rows), *self.denoiser.latent_shape), rows, device=self.device)
-            parts.append(sampler.sample(denoiser, noise, rows))
-        return torch.cat(parts)
+        sampler = self.sampling.build(self.denoiser, weight)
+        parts = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
+        return torch.cat([self._from_noise(sampler, denoiser, part) for part in parts])
+
+    def _from_noise(self, sampler: Sampler, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int]) -> Tensor:
+        rows = generators(seeds)
+        noise = randn((len(rows), *self.denoiser.latent_shape), rows, device=self.device)
+        return sampler.sample(denoiser, noise, rows)
 
     def _with_particles(self, plan: Plan, seeds: Sequence[int]) -> Draw:
         """Twisted sequential Monte Carlo: one system of particles per seed, one draw from each."""
@@ -309,32 +322,81 @@ class Pipeline:
         ess = float(result.ess.mean())
         return Draw(result.z_0, plan, ess, result.log_p, result.stderr, (*plan.warnings, *result.warnings))
 
-    def _verified(self, plan: Plan, seeds: Sequence[int], batch_size: int) -> Draw:
+    def draw_each(self, plans: Sequence[Plan], seeds: Sequence[int], batch_size: int = 512) -> list[Draw]:
+        """What `draw` gives for several plans of one formula, but for rounding, sampled together.
+
+        A row has the weight of its plan. The order of a multistep sampler depends on the weight, so that only plans of
+        the same order share their batches.
+
+        Args:
+            plans: of this pipeline's `plan`, or of one with other weights; none of them with particles.
+            seeds: one per sample.
+            batch_size: rows sampled together.
+
+        Returns:
+            One draw per plan.
+
+        Raises:
+            ValueError: the plans are of several formulas.
+        """
+        if len({(plan.formula, plan.dependence) for plan in plans}) != 1:
+            raise ValueError(
+                f"`plans` must be of one formula read in one way, got {len(plans)} that are not; draw each by itself"
+            )
+        orders: dict[int, list[int]] = {}
+        for number, plan in enumerate(plans):
+            sampler = self.sampling.build(self.denoiser, plan.weight.largest)
+            orders.setdefault(getattr(sampler, "order", 1), []).append(number)
+        draws: dict[int, Draw] = {}
+        for numbers in orders.values():
+            together = self._verified([plans[number] for number in numbers], seeds, batch_size)
+            draws |= dict(zip(numbers, together, strict=True))
+        return [draws[number] for number in range(len(plans))]
+
+    def _verified(self, plans: Sequence[Plan], seeds: Sequence[int], batch_size: int) -> list[Draw]:
         """Guided samples; one that fails the formula is drawn again, at most `attempts` times in all.
 
         The first draw that the classifier finds more likely than not to satisfy the formula is taken, or else the most
         likely one. Attempt k of seed s is a function of (s, k) alone. Within the support this is rejection sampling,
         which takes guided samples nearer to the conditional: P(formula | z_0) is close to 0 or 1.
         """
-        guided, seeds = self.guided(plan), list(seeds)
-        z_0 = self._sample(guided, seeds, plan.weight.largest, batch_size)
-        log_p = self.log_probability(plan.formula, z_0)
+        rows = [(number, seed) for number in range(len(plans)) for seed in seeds]
+        drawn = [len(seeds)] * len(plans)
+        z_0 = self._guided_rows(plans, rows, batch_size)
+        log_p = self.log_probability(plans[0].formula, z_0)
         for attempt in range(1, self.guidance.attempts):
             failed = (log_p < math.log(0.5)).nonzero()[:, 0]
             if not len(failed):
                 break
-            again = [(seeds[row] + attempt * SEED_STRIDE) % 2**32 for row in failed.tolist()]
-            redrawn = self._sample(guided, again, plan.weight.largest, batch_size)
-            log_q = self.log_probability(plan.formula, redrawn)
+            those = [rows[row] for row in failed.tolist()]
+            again = [(number, (seed + attempt * SEED_STRIDE) % 2**32) for number, seed in those]
+            redrawn = self._guided_rows(plans, again, batch_size)
+            log_q = self.log_probability(plans[0].formula, redrawn)
             better = log_q > log_p[failed]
             z_0[failed[better]], log_p[failed[better]] = redrawn[better], log_q[better]
+            for number, _ in again:
+                drawn[number] += 1
+        parts = zip(plans, z_0.split(len(seeds)), log_p.split(len(seeds)), drawn, strict=True)
+        return [self._told(*part) for part in parts]
+
+    def _guided_rows(self, plans: Sequence[Plan], rows: Sequence[tuple[int, int]], batch_size: int) -> Tensor:
+        """Guided samples (B, *latent) of rows, each with the number of its plan and its seed."""
+        sampler, parts = self.sampling.build(self.denoiser, plans[0].weight.largest), []
+        weights = [plan.weight for plan in plans]
+        for start in range(0, len(rows), batch_size):
+            numbers, seeds = zip(*rows[start : start + batch_size], strict=True)
+            weight = RowWeights(weights, torch.tensor(numbers, device=self.device))
+            parts.append(self._from_noise(sampler, self.guided(plans[0], weight), seeds))
+        return torch.cat(parts)
+
+    def _told(self, plan: Plan, z_0: Tensor, log_p: Tensor, drawn: int) -> Draw:
         left, warnings = int((log_p < math.log(0.5)).sum()), plan.warnings
         if left:
             warnings += (
-                f"{left} of {len(seeds)} samples fail the classifier after {self.guidance.attempts} attempts; "
+                f"{left} of {len(z_0)} samples fail the classifier after {self.guidance.attempts} attempts; "
                 f"raise guidance.attempts or guidance.{'beyond' if plan.extrapolate else 'several'}",
             )
-        return Draw(z_0, plan, math.nan, _log(plan.support.p), _relative(plan.support), warnings)
+        return Draw(z_0, plan, math.nan, _log(plan.support.p), _relative(plan.support), warnings, drawn)
 
     def generate(self, formula: str | None = None, n: int = 16, seed: int = 0) -> Samples:
         """Images that satisfy a formula.

@@ -104,6 +104,22 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class RowWeights:
+    """Guidance weights of rows that are sampled together; called with t (B,) it gives w(t) (B,).
+
+    Attributes:
+        weights: those that there are.
+        rows: (B,) int64, which of them each row has.
+    """
+
+    weights: Sequence[Weight]
+    rows: Tensor
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.stack([weight(t) for weight in self.weights])[self.rows, torch.arange(len(t), device=t.device)]
+
+
+@dataclass(frozen=True)
 class Guidance:
     """How formulas guide.
 

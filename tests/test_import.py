@@ -8,7 +8,16 @@ import pytest
 
 import lcg
 
-HEAVY = ("torchvision", "torch", "pytorch_lightning", "lightning_fabric", "jsonargparse", "numpy", "matplotlib", "wandb")
+HEAVY = (
+    "torchvision",
+    "torch",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "jsonargparse",
+    "numpy",
+    "matplotlib",
+    "wandb",
+)
 
 
 def modules_after(code: str) -> set[str]:

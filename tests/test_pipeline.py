@@ -83,6 +83,35 @@ def test_weight_zero_is_the_prior(demo) -> None:
     assert torch.equal(pipeline.sample(range(4), formula), pipeline.sample(range(4)))
 
 
+def test_several_weights_in_one_batch_are_as_each_alone(pipeline: Pipeline) -> None:
+    """Weights 0 to 40: what the classifier rejects is drawn again, and the solver's order depends on the weight."""
+    formula, seeds = parse("hat & smile", pipeline.schema), range(5)
+    guidances = [
+        Guidance(several=w, beyond=w, rise=r, attempts=3) for w, r in ((0.0, 1.0), (1.0, 4.0), (3.0, 0.5), (40.0, 1.0))
+    ]
+    pipelines = [replace(pipeline, guidance=guidance) for guidance in guidances]
+    plans = [one.plan(formula) for one in pipelines]
+    orders = {pipeline.sampling.build(pipeline.denoiser, plan.weight.largest).order for plan in plans}  # type: ignore
+    assert orders == {1, 2}
+    for draw, plan, one in zip(pipelines[0].draw_each(plans, seeds, 7), plans, pipelines, strict=True):
+        alone = one.draw(seeds, formula)
+        assert draw.plan == plan and (draw.warnings, draw.drawn) == (alone.warnings, alone.drawn)
+        assert (draw.z_0 - alone.z_0).abs().max() < 1e-4 and draw.log_p_formula == alone.log_p_formula
+    assert any(draw.drawn > len(seeds) for draw in pipelines[0].draw_each(plans, seeds))
+    with pytest.raises(ValueError, match="`plans` must be of one formula read in one way, got 2 that are not; draw"):
+        pipeline.draw_each([plans[0], pipeline.plan(parse("hat", pipeline.schema))], seeds)
+
+
+def test_pipelines_with_other_settings_share_what_they_know_of_the_prior(pipeline: Pipeline) -> None:
+    formula = parse("hat", pipeline.schema)
+    pipeline.support(formula)
+    probes = dict(pipeline.probes)
+    other = replace(pipeline, guidance=Guidance(single=7.0))
+    assert other.support(formula) == pipeline.support(formula) and other.probes == probes
+    replace(pipeline, sampling=Sampling(steps=6, clip=1.0)).support(formula)
+    assert len(pipeline.probes) == len(probes) + 1  # another bound, other samples
+
+
 def test_the_weight_depends_on_how_much_is_asked(pipeline: Pipeline) -> None:
     guidance = Guidance(single=1.5, several=2.0, beyond=8.0, rise=3.0, late=0.4)
     for text, early in (("hat", 1.5), ("~hat", 1.5), ("hat & smile", 2.0), ("hat | smile", 2.0)):

@@ -154,22 +154,26 @@ class Benchmark:
     def tune(self, method: Method, part: Generate | Edit, path: Path) -> None:
         """Finds the strength with the best joint accuracy or edit success; of equally good ones the gentlest."""
         strengths = sorted(method.scales if isinstance(part, Generate) else method.strengths)
-        scores = [self.score(method, part, strength) for strength in strengths]
+        scores = self.scores(method, part, strengths)
         write_json(path, {"strength": strengths[int(np.argmax(scores))], "scores": scores, "strengths": strengths})
 
-    def score(self, method: Method, part: Generate | Edit, strength: float) -> float:
-        """Of a method at a strength, on the validation split."""
-        count = self.sizes.tuning
+    def scores(self, method: Method, part: Generate | Edit, strengths: Sequence[float]) -> list[float]:
+        """Of a method at each strength, on the validation split."""
+        count, schema = self.sizes.tuning, self.evaluator.world.schema
         if isinstance(part, Generate):
-            z_0 = method.generate(part, seed_range(TUNING_SEED, count), strength)
-            return float(part.formula.holds(self.evaluator.see(self.pipeline.decode(z_0)).labels).double().mean())
-        sources = self.sources(part, "tuning", count)
-        z_0 = method.edit_at(part, *self._on_device(sources), range(count), strength)
+            drawn = method.generate_each(part, seed_range(TUNING_SEED, count), strengths)
+            return [float(part.formula.holds(self._judged(z_0)[1]).double().mean()) for z_0 in drawn]
+        sources, found = self.sources(part, "tuning", count), []
+        for z_0 in method.edit_each(part, *self._on_device(sources), range(count), strengths):
+            images, labels = self._judged(z_0)
+            outside = outside_of(images, sources, len(part.edits) - 1)
+            found.append(float(edits_succeed(schema, part.edits, labels, sources, outside).double().mean()))
+        return found
+
+    def _judged(self, z_0: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Images (N, H, W, 3) of latents, and the labels (N, A) that the judge sees in them."""
         images = self.pipeline.decode(z_0)
-        labels = self.evaluator.see(images).labels
-        outside = outside_of(images, sources, len(part.edits) - 1)
-        schema = self.evaluator.world.schema
-        return float(edits_succeed(schema, part.edits, labels, sources, outside).double().mean())
+        return images, self.evaluator.see(images).labels
 
     def adopt(self, tasks: Sequence[Task]) -> None:
         """Tells the methods what tuning has found."""
@@ -241,11 +245,7 @@ class Benchmark:
         """A chunk's samples, from its file or, when there is none, made now."""
         path = self.made(cell, rows)
         if not path.is_file():
-            made = cell.make(rows)
-            images = {} if made.images is None else {"images": torch.from_numpy(made.images)}
-            cost = None if made.cost is None else asdict(made.cost)
-            said = [[figure.metric, figure.value, figure.stderr] for figure in made.said]
-            write_tensors(path, {"z_0": made.z_0, **images}, {"cost": cost, "said": said})
+            write_made(path, cell.make(rows))
         tensors, _ = read_tensors(path)
         return Made(tensors["z_0"], tensors["images"].numpy() if "images" in tensors else None)
 
@@ -285,12 +285,12 @@ class Benchmark:
 
     def _scale(self, method: Method, task: Generate, seed: int, rows: range) -> Made:
         seeds = seed_range(seed, rows)
-        return Made(torch.stack([method.generate(task, seeds, strength) for strength in method.scales]))
+        return Made(method.generate_each(task, seeds, method.scales))
 
     def _edit(self, method: Method, edit: Edit, sources: Any, strengths: tuple[float, ...], rows: range) -> Made:
         z_0, labels = self._on_device(sources()[rows.start : rows.stop])
         if strengths:
-            return Made(torch.stack([method.edit_at(edit, z_0, labels, rows, strength) for strength in strengths]))
+            return Made(method.edit_each(edit, z_0, labels, rows, strengths))
         with measured(self.pipeline.device) as cost:
             edited = method.edit(edit, z_0, labels, rows)
         return Made(edited, cost=cost)
@@ -342,7 +342,10 @@ class Benchmark:
 
     def _told(self, cell: Cell) -> tuple[list[list[Any]], list[list[Any]]]:
         """What the method said of its samples, averaged over the chunks; and what they cost."""
-        abouts = [(len(rows), read_tensors(self.made(cell, rows))[1]) for rows in cell.chunks(self.sizes.chunk)]
+        abouts = []
+        for rows in cell.chunks(self.sizes.chunk):
+            self.samples(cell, rows)  # made again if somebody has removed them
+            abouts.append((len(rows), read_tensors(self.made(cell, rows))[1]))
         said: dict[str, list[tuple[int, float, float]]] = {}
         for n, about in abouts:
             for metric, value, stderr in about["said"]:
@@ -363,6 +366,14 @@ class Benchmark:
         }
         frames = [frame.name for frame in cell.frames]
         return told, [[frame, metric, value, None, made] for frame in frames for metric, value in totals.items()]
+
+
+def write_made(path: Path, made: Made) -> None:
+    """The file of a chunk's samples."""
+    images = {} if made.images is None else {"images": torch.from_numpy(made.images)}
+    cost = None if made.cost is None else asdict(made.cost)
+    said = [[figure.metric, figure.value, figure.stderr] for figure in made.said]
+    write_tensors(path, {"z_0": made.z_0, **images}, {"cost": cost, "said": said})
 
 
 def seed_range(seed: int, rows: range | int) -> range:

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from lcg.nets.blocks import Door
 from lcg.nets.classifier import TimeConditionedClassifier
-from lcg.nets.continuous_flow import ContinuousFlow
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.latent_classifier import LatentClassifier
-from lcg.nets.potential_flow import PotentialFlow
 
-NETWORKS = (LatentDenoiser, TimeConditionedClassifier, LatentClassifier, ContinuousFlow, PotentialFlow)
+NETWORKS = (LatentDenoiser, TimeConditionedClassifier, LatentClassifier, Door)
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Exhibits:
     def _record(self, kind: str, cells: Sequence[Cell]) -> Path:
         depends = dict.fromkeys(name for cell in cells for name in (*cell.depends, "sizes", "world"))
         what = ["picture", kind, *(cell.name for cell in cells)]
-        return self.benchmark.folder.path(what, depends)
+        return self.benchmark.folder.own(what, depends)
 
     def _kind(self, cell: Cell) -> tuple[str, Callable[[Cell], Picture]]:
         """The section of the report that shows a cell, and what draws it; "" where none does."""
@@ -146,7 +146,7 @@ class Exhibits:
                 name = f"{frame.name}@{frame.strength}" if frame.strength else frame.name
                 place = root / cell.method / re.sub(r"[^\w+=@.~&|-]+", "_", name) / str(cell.seed)
                 for rows in cell.chunks(self.sizes.chunk):
-                    done = self.benchmark.folder.path(
+                    done = self.benchmark.folder.own(
                         ["saved", *cell.name, number, rows.start], (*cell.depends, "world")
                     )
                     pieces.append(Piece("images", done, partial(self._save, cell, number, rows, place, done)))

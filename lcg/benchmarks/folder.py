@@ -38,15 +38,16 @@ class Folder:
         root: OUT.
         settings: JSON primitives by name. What stands under "always" every result depends on; of the others each names
             those that it depends on.
+        cells: where results lie as they come, when several benchmarks share them; None for OUT/cells.
     """
 
-    def __init__(self, root: Path, settings: dict[str, Any]) -> None:
-        self.root, self.settings = root, settings
+    def __init__(self, root: Path, settings: dict[str, Any], cells: Path | None = None) -> None:
+        self.root, self.settings, self.cells = root, settings, cells or root / "cells"
 
     def prepare(self) -> None:
         """Makes the folders."""
-        for name in ("cells", "pictures"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        for place in (self.cells, self.root / "cells", self.root / "pictures"):
+            place.mkdir(parents=True, exist_ok=True)
 
     def path(self, what: Sequence[Any], depends: Iterable[str], suffix: str = "json") -> Path:
         """The file of something.
@@ -58,7 +59,11 @@ class Folder:
         """
         on = {name: self.settings[name] for name in ("always", *depends)}
         key = hashlib.sha256(json.dumps([what, on], sort_keys=True).encode()).hexdigest()[:24]
-        return self.root / "cells" / f"{key}.{suffix}"
+        return self.cells / f"{key}.{suffix}"
+
+    def own(self, what: Sequence[Any], depends: Iterable[str]) -> Path:
+        """The file that says that something was written into OUT itself, as pictures are; it is not shared."""
+        return self.root / "cells" / self.path(what, depends).name
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: Any = None) -> None:

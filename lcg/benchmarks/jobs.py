@@ -6,6 +6,7 @@ A job that was stopped goes on with what is missing; a changed network or settin
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -175,15 +176,16 @@ class Job:
         for name, given in (("baselines", self.baselines), ("variations", self.variations)):
             if again := {*METHODS} & {*given}:
                 raise ValueError(f"`{name}` must have names of their own, got {sorted(again)[0]!r}; rename it")
+            if odd := [one for one in given if not re.fullmatch(r"[\w.+=-]+", one)]:  # they are names of files, too
+                raise ValueError(f"`{name}` must have names of letters, digits and _.+=-, got {odd[0]!r}; rename it")
         if again := {*self.variations} & {*self.baselines}:
             raise ValueError(
                 f"`variations` and `baselines` must have different names, got {sorted(again)[0]!r} in both; rename one"
             )
 
 
-def run(job: Job, setting: Setting, crew: Crew) -> None:
-    """Does a job: checks it, makes the pieces that are missing, writes the results."""
-    started = time.perf_counter()
+def assemble(job: Job, setting: Setting) -> tuple[list[Task], Benchmark]:
+    """The tasks of a job and the benchmark that measures them, checked; nothing is written yet."""
     schema = setting.pipeline.schema
     tasks = list(dict.fromkeys(parse_task(fill(text, job.attributes), schema) for text in job.tasks))
     if Single("reconstruction") not in tasks:  # the ceiling of everything else
@@ -197,20 +199,26 @@ def run(job: Job, setting: Setting, crew: Crew) -> None:
     check_tasks(tasks, conditions, evaluator, sizes)
     measures = [measure() for measure in STANDARD] if job.metrics is None else job.metrics
     settings = settings_of(job, setting, str(conditions), measures)
-    folder = Folder(Path(job.out), settings)
+    folder = Folder(Path(job.out), settings, setting.cells)
     variations = [LCG(pipeline, name, variation) for name, variation in job.variations.items()]
     for variation in variations:
         check_settings(variation.pipeline)
     rivals = [
-        Competitor(pipeline, baseline, lambda: setting.training, name, setting.cache)
-        for name, baseline in job.baselines.items()
+        Competitor(pipeline, baseline, setting.fit, name, setting.cache) for name, baseline in job.baselines.items()
     ]
     methods: list[Method] = [LCG(pipeline), *variations, *rivals]
-    benchmark = Benchmark(evaluator, methods, measures, conditions, sizes, folder)
+    return tasks, Benchmark(evaluator, methods, measures, conditions, sizes, folder)
+
+
+def run(job: Job, setting: Setting, crew: Crew) -> None:
+    """Does a job: checks it, makes the pieces that are missing, writes the results."""
+    started = time.perf_counter()
+    tasks, benchmark = assemble(job, setting)
+    folder, methods = benchmark.folder, benchmark.methods
     folder.prepare()
     if not benchmark.finished(tasks, job.seeds):
-        for rival in rivals:
-            rival.prepare()
+        for method in methods:
+            method.prepare()
     crew.run("real images", benchmark.looking(tasks, job.seeds))
     crew.run("tuning", benchmark.tuning(tasks))
     benchmark.adopt(tasks)
@@ -235,12 +243,12 @@ def run(job: Job, setting: Setting, crew: Crew) -> None:
         for method in methods
         if isinstance(task, Generate | Scale) and not isinstance(method, LCG) and not method.can(task)
     ]
-    told = provenance(job, setting, settings, crew)
+    told = provenance(job, setting, folder.settings, crew)
     told["notes"] = [*told["notes"], *skipped]
     spent = {"bench": time.perf_counter() - started, **crew.seconds}
     told |= {"zero_shot": unseen, "seconds": {name: round(seconds, 1) for name, seconds in spent.items()}}
     write_json(folder.root / "provenance.json", told)
-    track(folder.root, job.tracking, {"tasks": job.tasks, "seeds": job.seeds, **settings})
+    track(folder.root, job.tracking, {"tasks": job.tasks, "seeds": job.seeds, **folder.settings})
     print(f"{len(rows)} rows in {folder.root / 'results.csv'}")
 
 
@@ -273,7 +281,7 @@ def provenance(job: Job, setting: Setting, settings: dict[str, Any], crew: Crew)
         "lcg": __version__,
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {ranks} ranks, {torch.get_num_threads()} threads each",
-        "config": {"tasks": job.tasks, "seeds": job.seeds, **settings},
+        "config": {"tasks": [fill(text, job.attributes) for text in job.tasks], "seeds": job.seeds, **settings},
         "commands": job.commands,
         "notes": [*setting.faults, *job.notes, *NOTES],
         "generator": {**generator.identity(), "provenance": getattr(generator, "provenance", {})},

@@ -15,12 +15,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lcg.baselines.contract import Baseline, Mover, Training
+from lcg.baselines.contract import Baseline, Mover
 from lcg.benchmarks.cache import Cache, Tensors
 from lcg.benchmarks.costs import Cost, measured
 from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff
 from lcg.diffusion import generators
+from lcg.editing import GuidedEditor
 from lcg.editing.contract import EditRequest, edit_sequence, edit_together
 from lcg.pipeline import Draw, Pipeline
 from lcg.settings import Editing, Guidance, Sampling
@@ -72,6 +73,16 @@ class Method(ABC):
     @abstractmethod
     def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
         """Standardised latents (N, *latent) after all edits, made with this strength."""
+
+    def generate_each(self, task: Generate, seeds: Sequence[int], strengths: Sequence[float]) -> Tensor:
+        """Standardised latents (strengths, N, *latent), see `generate`."""
+        return torch.stack([self.generate(task, seeds, strength) for strength in strengths])
+
+    def edit_each(
+        self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strengths: Sequence[float]
+    ) -> Tensor:
+        """Standardised latents (strengths, N, *latent), see `edit_at`."""
+        return torch.stack([self.edit_at(task, z_0, labels, rows, strength) for strength in strengths])
 
     def parts(self, task: Task) -> tuple[Generate | Edit, ...]:
         """What a strength is to be found for before the task is measured; nothing where a method is not tuned."""
@@ -139,6 +150,7 @@ class LCG(Method):
         self.name, self.variation = name, variation
         self.strengths = pipeline.editor().strengths
         self._last: Draw | None = None
+        self._editor: GuidedEditor | None = None
 
     def can(self, task: Task) -> bool:
         v = self.variation
@@ -146,14 +158,20 @@ class LCG(Method):
             return task.name == "unconditional" and (v is None or v.sampling is not None)
         if v is None:
             return True
-        if isinstance(task, Edit | Tradeoff):
+        if isinstance(task, Edit):
             return v.editing is not None
+        if isinstance(task, Tradeoff):  # a curve through strengths that every variation would draw again
+            return False
         return v.guidance is not None or v.sampling is not None
 
     def depends(self, task: Task) -> tuple[str, ...]:
         own = () if self.variation is None else (f"variation {self.name}",)
-        edits = isinstance(task, Edit | Tradeoff)
-        return (*own, "sampling", *(("sources", "editing") if edits else ()), *(() if edits else ("guidance",)))
+        asked: tuple[str, ...] = ("guidance",)
+        if isinstance(task, Edit | Tradeoff):
+            asked = "sources", "editing"
+        elif isinstance(task, Single):
+            asked = ()
+        return (*own, "sampling", *asked)
 
     def sample(self, seeds: Sequence[int]) -> Tensor:
         """Samples of the prior (N, *latent)."""
@@ -161,29 +179,49 @@ class LCG(Method):
         return self.pipeline.sample(seeds)
 
     def generate(self, task: Generate, seeds: Sequence[int], strength: float | None = None) -> Tensor:
-        pipeline = self.pipeline
-        if strength is not None:  # one draw each: to draw again what the classifier rejects would hide the weight
-            guidance = replace(pipeline.guidance, single=strength, several=strength, beyond=strength, attempts=1)
-            pipeline = replace(pipeline, guidance=guidance)
-        self._last = pipeline.draw(seeds, task.formula)
+        self._last = self.at(strength).draw(seeds, task.formula)
         return self._last.z_0
 
+    def at(self, strength: float | None) -> Pipeline:
+        """The pipeline with one guidance weight for all formulas; None for its own."""
+        if strength is None:
+            return self.pipeline
+        # One draw each: to draw again what the classifier rejects would hide the weight.
+        guidance = replace(self.pipeline.guidance, single=strength, several=strength, beyond=strength, attempts=1)
+        return replace(self.pipeline, guidance=guidance)
+
+    def surcharge(self, task: Generate, seeds: Sequence[int]) -> Cost:
+        """Nothing; but the prior's samples that tell its support are there now, and no cost of the first ones."""
+        self.pipeline.support(task.formula)
+        return Cost()
+
     def diagnostics(self) -> Iterator[Figure]:
-        draw = self._last
-        if draw is None or draw.plan is None:
-            return
-        n = len(draw.z_0)
-        if math.isfinite(draw.log_p_formula):
-            yield Figure("log_p_formula", draw.log_p_formula, draw.stderr, n)
-        if math.isfinite(draw.ess):
-            yield Figure("ess", draw.ess, math.nan, n)
+        return iter(()) if self._last is None else diagnosed(self._last)
 
     def edit(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int]) -> Tensor:
-        results = edit_sequence(self.pipeline.editor(rows), z_0, task.edits, labels)
+        self._editor = self.pipeline.editor(rows)  # what edits cost must not depend on what was asked before
+        results = edit_sequence(self._editor, z_0, task.edits, labels)
         return torch.stack([result.z_0 for result in results])
 
     def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
-        return edit_together(self.pipeline.editor(rows), z_0, task.edits, labels, strength).z_0
+        return edit_together(self.editor(rows), z_0, task.edits, labels, strength).z_0
+
+    def editor(self, rows: Sequence[int]) -> GuidedEditor:
+        """The editor of these sources, the same one while it is asked about them: it remembers their inversion."""
+        if self._editor is None or self._editor.seeds != tuple(rows):
+            self._editor = self.pipeline.editor(rows)
+        return self._editor
+
+
+def diagnosed(draw: Draw) -> Iterator[Figure]:
+    """What a draw says of itself."""
+    if draw.plan is None:
+        return
+    n = len(draw.z_0)
+    if math.isfinite(draw.log_p_formula):
+        yield Figure("log_p_formula", draw.log_p_formula, draw.stderr, n)
+    if math.isfinite(draw.ess):
+        yield Figure("ess", draw.ess, math.nan, n)
 
 
 class Competitor(Method):
@@ -192,22 +230,22 @@ class Competitor(Method):
     Args:
         pipeline: gives samples of the prior, from which some methods start.
         baseline: with its options; it is fitted when it is first needed.
-        training: what it is fitted on.
+        fit: lets it learn.
         name: in `results.csv`.
         cache: keeps these samples, which every method starts from.
     """
 
     def __init__(
-        self, pipeline: Pipeline, baseline: Baseline, training: Callable[[], Training], name: str, cache: Cache
+        self, pipeline: Pipeline, baseline: Baseline, fit: Callable[[Baseline], Baseline], name: str, cache: Cache
     ) -> None:
         super().__init__()
-        self.pipeline, self.options, self.training, self.name, self.cache = pipeline, baseline, training, name, cache
+        self.pipeline, self.options, self.fit, self.name, self.cache = pipeline, baseline, fit, name, cache
         self.strengths = self.scales = tuple(sorted(baseline.strengths))
 
     @cached_property
     def baseline(self) -> Baseline:
         """The fitted method."""
-        return self.options.fit(self.training())
+        return self.fit(self.options)
 
     def can(self, task: Task) -> bool:
         if isinstance(task, Generate | Scale):
@@ -226,15 +264,21 @@ class Competitor(Method):
         return replace(task, synthetic=False).steps() if isinstance(task, Edit) else ()
 
     def generate(self, task: Generate, seeds: Sequence[int], strength: float | None = None) -> Tensor:
-        z_0 = self._prior(seeds)["z_0"].to(self.pipeline.device)
         chosen = self.tuned.get(task.name, 1.0) if strength is None else strength
-        return self.baseline.generate(task.formula, z_0, generators(seeds), chosen)
+        return self.generate_each(task, seeds, [chosen])[0]
+
+    def generate_each(self, task: Generate, seeds: Sequence[int], strengths: Sequence[float]) -> Tensor:
+        """All strengths in one call, a row for each."""
+        z_0, k = self._prior(seeds)["z_0"].to(self.pipeline.device), len(strengths)
+        start, randomness = torch.cat([z_0] * k), generators([*seeds] * k)
+        drawn = self.baseline.generate(task.formula, start, randomness, _each(strengths, z_0))
+        return drawn.unflatten(0, (k, len(z_0)))
 
     def surcharge(self, task: Generate, seeds: Sequence[int]) -> Cost:
         """The samples of the prior that a method starts from, and shares with others."""
-        if not isinstance(self.options, Mover):
-            return Cost()
         entry = self._prior(seeds)
+        if not isinstance(self.options, Mover):  # they take its shape, and must find it made
+            return Cost()
         return Cost(float(entry["seconds"]), int(entry["evaluations"]))
 
     def _prior(self, seeds: Sequence[int]) -> Tensors:
@@ -255,4 +299,17 @@ class Competitor(Method):
         return torch.stack([self.edit_at(part, z_0, labels, rows, strength) for part, strength in steps])
 
     def edit_at(self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strength: float) -> Tensor:
-        return self.baseline.edit(z_0, EditRequest(task.edits, labels, strength)).z_0
+        return self.edit_each(task, z_0, labels, rows, [strength])[0]
+
+    def edit_each(
+        self, task: Edit, z_0: Tensor, labels: Tensor, rows: Sequence[int], strengths: Sequence[float]
+    ) -> Tensor:
+        """All strengths in one call, a row for each."""
+        k, each = len(strengths), _each(strengths, z_0)
+        edited = self.baseline.edit(torch.cat([z_0] * k), EditRequest(task.edits, torch.cat([labels] * k), each))
+        return edited.z_0.unflatten(0, (k, len(z_0)))
+
+
+def _each(strengths: Sequence[float], z_0: Tensor) -> Tensor:
+    """A strength for each row: the first one for all of z_0, then the second."""
+    return torch.tensor(strengths, dtype=z_0.dtype, device=z_0.device).repeat_interleave(len(z_0))

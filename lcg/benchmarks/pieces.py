@@ -43,7 +43,7 @@ class Ranks:
         for name, value in (("devices", self.devices), ("nodes", self.nodes)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if self.accelerator == "gpu" and torch.cuda.device_count() < self.devices:
+        if self.on_gpu and torch.cuda.device_count() < self.devices:
             raise ValueError(
                 f"`ranks` asks for {self.devices} GPUs, this machine has {torch.cuda.device_count()}; "
                 "use --ranks.accelerator cpu, or fewer devices"

@@ -38,12 +38,13 @@ class References:
     def beside(self, task: Generate, seed: int, count: int) -> Cell:
         """Other real images that satisfy a formula, drawn with the reference's weights."""
         make = partial(self._make_satisfying, str(task.formula), seed, count)
-        return Cell("real", task, seed, count, ("world",), make)
+        return Cell("real", task, seed, count, ("world", "compared with"), make)
 
     def single(self, task: Single, seed: int, count: int) -> Iterator[Cell | Direct]:
         """What is measured of real images for a task without a formula."""
         if task.name == "unconditional":
-            yield Cell("gaussian", task, seed, count, ("world",), partial(self._make_gaussian, seed, count))
+            make = partial(self._make_gaussian, seed, count)
+            yield Cell("gaussian", task, seed, count, ("world", "compared with"), make)
             yield Cell("real", task, seed, count, ("world",), partial(self._make_floor, seed, count))
         elif task.name == "reconstruction":
             originals = partial(self.originals, seed, count)

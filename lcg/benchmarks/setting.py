@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Setting:
         world: gives real images.
         cache: keeps what is computed of them.
         faults: why the judge or the world should not be trusted, in sentences.
+        cells: folder of the pieces of all benchmarks that take place here, where they share them.
+        fitted: baselines that have learnt, by their options.
     """
 
     pipeline: Pipeline
@@ -43,6 +46,8 @@ class Setting:
     world: World
     cache: Cache
     faults: tuple[str, ...] = ()
+    cells: Path | None = None
+    fitted: dict[str, Baseline] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -88,6 +93,7 @@ class Setting:
             "the classifier": weights_sha256(pipeline.classifier),
             "the generator": weights_sha256(pipeline.generator),
         }
+        networks = dict(guides)
         for name, baseline in baselines.items():
             guides[f"the baseline {name!r}"] = options_of(baseline).get("checkpoint_sha256", "")
         provenance = dict(data.provenance)
@@ -95,7 +101,7 @@ class Setting:
             *check_judge(judge, world, provenance, guides, shared_judge),
             *check_world(world, provenance, shared_judge),
         )
-        own = {"store": pipeline.store, **guides, "judge": weights_sha256(judge), "world": world.identity()}
+        own = {"store": pipeline.store, **networks, "judge": weights_sha256(judge), "world": world.identity()}
         kept = Cache(Path(cache), {**own, "lcg": __version__})
         return cls(pipeline, data, judge, world, kept, faults)
 
@@ -112,6 +118,13 @@ class Setting:
     def marginals(self) -> dict[str, float]:
         """The share of each binary attribute in the store."""
         return marginals(self.labels, self.pipeline.schema)
+
+    def fit(self, baseline: Baseline) -> Baseline:
+        """The baseline, or one with the same options, after it has learnt."""
+        key = json.dumps(options_of(baseline), sort_keys=True)
+        if key not in self.fitted:
+            self.fitted[key] = baseline.fit(self.training)
+        return self.fitted[key]
 
     @cached_property
     def training(self) -> Training:

@@ -1,8 +1,11 @@
 """`lcg sweep`: a W&B sweep file, run on this machine without any server.
 
-Each run is the file's command in a process of its own. Its id is a hash of its parameters and its results are in a
-folder of its own, OUT/runs/ID/bench, which the command is told by the placeholder ${out}, a macro that W&B does not
-have, or else by `--out FOLDER` behind all other words. There it must write the tidy results.csv of `lcg bench`.
+Each run is the file's command. Its id is a hash of its parameters and its results are in a folder of its own,
+OUT/runs/ID/bench, which the command is told by the placeholder ${out}, a macro that W&B does not have, or else by
+`--out FOLDER` behind all other words. There it must write the tidy results.csv of `lcg bench`.
+
+A command may be anything, in a process of its own. `lcg bench` itself is run in this process unless several runs are
+wanted at once: networks are loaded once, and parameters that only weigh the guidance are rows of one batch.
 """
 
 from __future__ import annotations
@@ -17,15 +20,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from tqdm import tqdm
 
 from lcg import __version__
-from lcg.benchmarks.estimates import Results, read_rows
+from lcg.benchmarks.estimates import read_results
 from lcg.benchmarks.sweep_file import ENV, Sweep, read_sweep
-from lcg.benchmarks.sweep_runs import Attempt, Run, expand, runs
+from lcg.benchmarks.sweep_runs import Attempt, Run, Tell, expand, runs, words_inside
 from lcg.benchmarks.sweep_table import check_metric, summary, write_provenance, write_results
 from lcg.data.atomic import write_atomic
+from lcg.schema import unknown_name
+
+Inside = Literal["auto", "always", "never"]
 
 LOG_LINES = 12
 """How much of a failed run's log is shown."""
@@ -39,11 +46,13 @@ def sweep_job(
     seed: int = 0,
     method: str = "lcg",
     repeat: bool = False,
+    inside: Inside = "auto",
 ) -> int:
     """Runs a W&B sweep file on this machine, without a server; run again, it goes on where it was stopped.
 
-    Writes OUT/results.csv (the rows of all runs, their parameters as columns), OUT/sweep.md (the metric by parameters,
-    with the best run) and OUT/provenance.json. Each run has a folder, OUT/runs/ID, with its log and its results.
+    Writes OUT/results.csv and OUT/costs.csv (the rows of all runs, their parameters as columns), OUT/sweep.md (the
+    metric by parameters, with the best run) and OUT/provenance.json. Each run has a folder, OUT/runs/ID, with its log
+    and its results.
     A run that fails does not stop the others; the exit code is 1 then, and the next `lcg sweep` tries it again.
 
     Args:
@@ -54,7 +63,11 @@ def sweep_job(
         seed: of the draws of a random search.
         method: the rows of a run's results.csv whose metric decides, where it compares several methods.
         repeat: make finished runs again too, after a change that neither the command nor the files it names show.
+        inside: make runs of `lcg bench` in this process, which loads networks once and samples runs together that
+            differ in guidance weights or edit strengths only; `auto` where the command allows it and `parallel` is 1.
     """
+    if inside not in get_args(Inside):
+        raise unknown_name("inside", inside, get_args(Inside), "a sweep")
     if parallel < 1:
         raise ValueError(f"`parallel` must be at least 1, got {parallel}; 1 makes one run after another")
     sweep = read_sweep(file)
@@ -62,17 +75,32 @@ def sweep_job(
     attempts = [_attempt(sweep, run, Path(out)) for run in distinct.values()]
     environment = _environment(parallel)
     _check_program(attempts[0].command, environment)
+    here = _runs_inside(inside, attempts, parallel, environment)
     Path(out).mkdir(parents=True, exist_ok=True)
     missing = [attempt for attempt in attempts if repeat or not attempt.finished()]
     started = time.perf_counter()
     failed: dict[str, str] = {}
+    bar = tqdm(total=len(missing), desc="sweep", unit="run", disable=not missing)
+
+    def tell(attempt: Attempt, problem: str | None) -> None:
+        if problem:
+            failed[attempt.run.id] = problem
+            tqdm.write(_failure(attempt, problem), file=sys.stderr)
+        bar.update()
+
     try:
-        execute(missing, parallel, environment, failed)
+        with bar:
+            if here:
+                from lcg.benchmarks.sweep_inside import execute_inside
+
+                threads = int(environment["OMP_NUM_THREADS"])
+                execute_inside(missing, environment["PATH"], threads, Path(out) / "cells", tell)
+            else:
+                execute(missing, parallel, environment, tell)
     finally:  # also of what was stopped
-        done = [attempt for attempt in attempts if attempt.finished()]
-        tables = {attempt.run.id: Results(tuple(read_rows(attempt.results))) for attempt in done}
+        tables = {a.run.id: read_results(a.results.parent) for a in attempts if a.finished()}
         write_results(Path(out), attempts, tables)
-        settings = {"seed": seed, "count": count, "method": method, "parallel": parallel}
+        settings = {"seed": seed, "count": count, "method": method, "parallel": parallel, "inside": here}
         write_provenance(sweep, Path(out), attempts, settings, failed, time.perf_counter() - started)
     check_metric(sweep, method, tables)
     text = summary(sweep, method, attempts, tables)
@@ -107,11 +135,30 @@ def _check_program(command: list[str], environment: Mapping[str, str]) -> None:
         raise ValueError(f"`command` begins with {word!r}, but there is no such program; install it, or give its path")
 
 
-def execute(attempts: Sequence[Attempt], parallel: int, environment: Mapping[str, str], failed: dict[str, str]) -> None:
-    """Makes runs, `parallel` at once; what failed, and why, goes to `failed` by id. None outlives an interruption."""
+def _runs_inside(inside: Inside, attempts: Sequence[Attempt], parallel: int, environment: Mapping[str, str]) -> bool:
+    """Whether the runs are made in this process. Raises ValueError where they must and cannot be."""
+    if inside == "never" or (inside == "auto" and parallel > 1):
+        return False
+    if parallel > 1:
+        raise ValueError(f"`inside`='always' makes one run after another, got `parallel`={parallel}; use 1, or 'auto'")
+    words = [words_inside(attempt.command, environment["PATH"]) for attempt in attempts]
+    if words[0] is not None and None not in words:
+        from lcg.benchmarks.sweep_inside import one_rank  # and with it all that a benchmark needs
+
+        if one_rank(words[0]):
+            return True
+    if inside == "always":
+        raise ValueError(
+            f"`inside`='always' needs the command `lcg bench` on one rank, got {shlex.join(attempts[0].command)}; "
+            "use 'auto'"
+        )
+    return False
+
+
+def execute(attempts: Sequence[Attempt], parallel: int, environment: Mapping[str, str], tell: Tell) -> None:
+    """Makes runs in processes, `parallel` at once, and tells of each as it ends. None outlives an interruption."""
     waiting = list(attempts)
     running: dict[subprocess.Popen[bytes], tuple[Attempt, float]] = {}
-    bar = tqdm(total=len(attempts), desc="sweep", unit="run", disable=not attempts)
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
@@ -119,13 +166,9 @@ def execute(attempts: Sequence[Attempt], parallel: int, environment: Mapping[str
                 running[attempt.start(environment)] = attempt, time.perf_counter()
             for process in [process for process in running if process.poll() is not None]:
                 attempt, started = running.pop(process)
-                if problem := attempt.close(process.returncode, time.perf_counter() - started):
-                    failed[attempt.run.id] = problem
-                    tqdm.write(_failure(attempt, problem), file=sys.stderr)
-                bar.update()
+                tell(attempt, attempt.close(process.returncode, time.perf_counter() - started))
             time.sleep(0.02)
     finally:
-        bar.close()
         for process in running:
             process.terminate()
         for process in running:

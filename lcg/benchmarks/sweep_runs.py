@@ -16,9 +16,10 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +118,22 @@ def expand(sweep: Sweep, run: Run, out: str | Path) -> list[str]:
     return expanded if any("${out}" in word for word in sweep.command) else [*expanded, "--out", str(out)]
 
 
+def words_inside(command: Sequence[str], path: str) -> list[str] | None:
+    """The words behind `lcg bench` of a command that is this very lcg; None for any other.
+
+    Args:
+        command: the words of a run, macros expanded.
+        path: where its program is looked for.
+    """
+    words = list(command[1:] if command and command[0] == ENV else command)
+    found = shutil.which(words[0], path=path) if words else None
+    if found is None or Path(found).parent != Path(sys.executable).parent:  # another program, or another Python's lcg
+        return None
+    if Path(found).name.startswith("python") and words[1:3] == ["-m", "lcg"]:
+        words = ["lcg", *words[3:]]
+    return words[2:] if Path(words[0]).name == "lcg" and words[1:2] == ["bench"] else None
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A run and its folder.
@@ -149,12 +166,17 @@ class Attempt:
         except (OSError, ValueError, KeyError, TypeError):  # never finished, or not by this job
             return False
 
-    def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Starts the process. What an earlier one left of its own stays, so that `lcg bench` goes on from there."""
+    def prepare(self) -> None:
+        """Begins a new log. What an earlier attempt left of its own stays, so that `lcg bench` goes on from there."""
         self.results.parent.mkdir(parents=True, exist_ok=True)
         for old in (self.folder / "run.json", self.results):
             old.unlink(missing_ok=True)
-        with self.log.open("wb") as log:
+        self.log.write_bytes(b"")
+
+    def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Starts a process."""
+        self.prepare()
+        with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environment)
             )
@@ -175,3 +197,7 @@ class Attempt:
         }
         write_atomic(self.folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
         return None
+
+
+Tell = Callable[[Attempt, str | None], None]
+"""Hears of a run that has ended, and why it failed."""

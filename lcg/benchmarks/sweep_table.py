@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg import __version__
-from lcg.benchmarks.estimates import COLUMNS, Estimate, Results
+from lcg.benchmarks.estimates import COLUMNS, Estimate, Results, Row, read_rows
 from lcg.benchmarks.sweep_file import Metric, Sweep
 from lcg.benchmarks.sweep_runs import Attempt
 from lcg.data.atomic import write_atomic
@@ -27,10 +27,25 @@ from lcg.schema import unknown_name
 
 
 def write_results(out: Path, attempts: Sequence[Attempt], tables: Mapping[str, Results]) -> None:
-    """OUT/results.csv: every row of every finished run, in order, behind the run's id and parameters.
+    """OUT/results.csv and, where there are any, OUT/costs.csv: the rows of all finished runs, in order.
 
-    A parameter that is called like another column (`seed`) has the prefix `sweep.`.
+    Each stands behind the run's id and parameters. A parameter that is called like another column (`seed`) has the
+    prefix `sweep.`.
     """
+    costs = {a.run.id: {row.key for row in _costs(a)} for a in attempts if a.run.id in tables}
+    rows = {run: [row for row in table.rows if row.key not in costs[run]] for run, table in tables.items()}
+    _write(out / "results.csv", attempts, rows)
+    if any(costs.values()):
+        spent = {run: [row for row in table.rows if row.key in costs[run]] for run, table in tables.items()}
+        _write(out / "costs.csv", attempts, spent)
+
+
+def _costs(attempt: Attempt) -> list[Row]:
+    path = attempt.results.parent / "costs.csv"
+    return read_rows(path, empty=True) if path.is_file() else []
+
+
+def _write(path: Path, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[Row]]) -> None:
     names = list(attempts[0].run.values)
     taken = ("run", *COLUMNS)
     buffer = io.StringIO()
@@ -38,12 +53,12 @@ def write_results(out: Path, attempts: Sequence[Attempt], tables: Mapping[str, R
     writer.writerow(["run", *(f"sweep.{name}" if name in taken else name for name in names), *COLUMNS])
     for attempt in attempts:
         run = attempt.run
-        if run.id in tables:
+        if run.id in rows:
             values = [spell(value) for value in run.values.values()]
-            for row in tables[run.id].rows:
+            for row in rows[run.id]:
                 cells = (getattr(row, column) for column in COLUMNS)
                 writer.writerow([run.id, *values, *("" if cell is None else cell for cell in cells)])
-    write_atomic(out / "results.csv", buffer.getvalue().encode())
+    write_atomic(path, buffer.getvalue().encode())
 
 
 def write_provenance(

@@ -19,6 +19,7 @@ s = 0 is the source, s = 1 what the edits and the kept labels alone would give, 
 generator. In the mode "paper" the kernel's weight is 1 / tau^2, the paper's own at s = 1/2.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from lcg.diffusion import DDIM, Denoiser, Sampler, diffuse, generators, randn
 from lcg.diffusion.noise import Randomness
 from lcg.editing.contract import Editor, EditRequest, EditResult
+from lcg.editing.remembered import Remembered
 from lcg.guidance import (
     And,
     BeliefReadout,
@@ -74,8 +76,8 @@ class GuidedEditor(Editor):
         schema: the classifier's attributes.
         sampler: deterministic, and able to invert when `start` is inversion; with correctors
             (`lcg.diffusion.PredictorCorrector`) for the starts that draw noise.
-        weight: guidance weight of the edits.
-        keep_weight: weight of each attribute that is kept; 0 for none.
+        weight: guidance weight of the edits; one number, or one per row (B,).
+        keep_weight: weight of each attribute that is kept; 0 for none; one number, or one per row (B,).
         strength: how far to go, in [0, 1]; see the module. A request may say otherwise.
         source_mode: see `lcg.guidance.SourceTerm`.
         free: whether the source term leaves the direction of each edit free (the gradient of its log-probability).
@@ -88,6 +90,10 @@ class GuidedEditor(Editor):
         seeds: for the starts that draw noise: one for all rows, or one per source. Where there are several rows of each
             source, one after another (as in a strip of strengths), they share its noise. Equal requests give equal
             results.
+
+    What depends on the sources alone, their inversion and what the classifier makes of them, is computed once for calls
+    in a row on the same sources, and once for rows that are equal: edits one after another, or at many strengths, share
+    it. The networks are taken to stay as they are.
 
     Raises:
         ValueError: a number is out of range, or the sampler cannot do what `start` asks.
@@ -102,8 +108,8 @@ class GuidedEditor(Editor):
         classifier: Classifier,
         schema: Schema,
         sampler: Sampler,
-        weight: float = 24.0,
-        keep_weight: float = 8.0,
+        weight: float | Tensor = 24.0,
+        keep_weight: float | Tensor = 8.0,
         strength: float = 0.9,
         source_mode: SourceMode = "observation",
         free: bool = False,
@@ -124,9 +130,7 @@ class GuidedEditor(Editor):
             raise ValueError(
                 f"`t_start` must be in ({sampler.t_end}, {sampler.t_start}], the sampler's range, got {t_start}"
             )
-        for name, value in (("weight", weight), ("keep_weight", keep_weight)):
-            if value < 0:
-                raise ValueError(f"`{name}` must be >= 0, got {value}")
+        check_weights(weight, keep_weight)
         if max_step is not None and not max_step > 0:
             raise ValueError(f"`max_step` must be > 0 or None, got {max_step}; None leaves it out")
         if start == "noise" and float(sampler.schedule.alpha(torch.tensor(t_start))) > MOSTLY_NOISE:
@@ -140,6 +144,18 @@ class GuidedEditor(Editor):
         self.start, self.t_start, self.max_step = start, t_start, max_step
         self.seeds = seeds if isinstance(seeds, int) else tuple(seeds)
         self.layers = None if layers is None else torch.tensor(list(layers), dtype=torch.float64)
+        self._inverted, self._believed = Remembered(self._invert), Remembered(self._believe)
+
+    def weighted(self, weight: float | Tensor, keep_weight: float | Tensor) -> "GuidedEditor":
+        """This editor with other weights, one number or one per row (B,); what is known of sources is shared.
+
+        Raises:
+            ValueError: a negative weight.
+        """
+        check_weights(weight, keep_weight)
+        other = copy.copy(self)
+        other.weight, other.keep_weight = weight, keep_weight
+        return other
 
     def edit(self, z_0: Tensor, request: EditRequest) -> EditResult:
         """See `Editor`.
@@ -170,16 +186,25 @@ class GuidedEditor(Editor):
             )
         return generators(seed for seed in self.seeds for _ in range(rows // len(self.seeds)))
 
+    def prepare(self, z_0: Tensor) -> None:
+        """Computes what all edits of these sources have in common, so that the next ones find it."""
+        self.beliefs(z_0)
+        if self.start == "inversion":
+            self.noised(z_0)
+
     def noised(self, z_0: Tensor, randomness: Randomness = None) -> Tensor:
         """Where sampling starts, (B, *latent) at t_start."""
         if self.start == "inversion":
-            assert isinstance(self.sampler, DDIM)  # checked by the constructor
-            return self.sampler.invert(self.denoiser, z_0, self.t_start)
+            return self._inverted(z_0)["z_t"]
         noise = randn(z_0.shape, randomness, dtype=z_0.dtype, device=z_0.device)
         if self.start == "noise":
             return noise
         t = torch.full((len(z_0),), self.t_start, dtype=z_0.dtype, device=z_0.device)
         return diffuse(self.sampler.schedule, z_0, t, noise)
+
+    def _invert(self, z_0: Tensor) -> dict[str, Tensor]:
+        assert isinstance(self.sampler, DDIM)  # checked by the constructor
+        return {"z_t": self.sampler.invert(self.denoiser, z_0, self.t_start)}
 
     # --- terms ---
 
@@ -187,18 +212,18 @@ class GuidedEditor(Editor):
         """What guides: edits and kept labels in one classifier term, and the source; strength (B,)."""
         readouts = self.readouts(request.edits)
         beliefs, asked = self.kept(z_0, request)
-        if self.keep_weight > 0 and bool(asked.any()):
+        if bool(torch.as_tensor(self.keep_weight > 0).any()) and bool(asked.any()):
             readouts.append((BeliefReadout(self.schema, beliefs, asked), self.keep_weight))
         term: Term = ClassifierTerm(self.classifier, readouts)
         if self.layers is not None:
             term = LayeredTerm(term, self.layers)
         return [term] if bool((strength == 1).all()) else [term, self.source_term(z_0, request, strength)]
 
-    def readouts(self, edits: Sequence[Formula]) -> list[tuple[Readout, float]]:
+    def readouts(self, edits: Sequence[Formula]) -> list[tuple[Readout, float | Tensor]]:
         """Of the edits: one formula of all that can have a probability, and the density at each target value."""
         pairs = [pair for edit in edits for pair in edit.conjuncts]
         others = [Weighted(f, w) if w != 1 else f for f, w in pairs if not isinstance(f, Near)]
-        readouts: list[tuple[Readout, float]] = []
+        readouts: list[tuple[Readout, float | Tensor]] = []
         if others:
             wanted = others[0] if len(others) == 1 else And(tuple(others))
             readouts.append((FormulaReadout(wanted, self.dependence), self.weight))
@@ -278,9 +303,11 @@ class GuidedEditor(Editor):
         edited = {name for edit in edits for name in edit.attributes}
         return set(self.schema.freed_by(edited)) - edited
 
-    @torch.no_grad()
     def beliefs(self, z_0: Tensor) -> HeadOutputs:
         """What the classifier makes of clean latents."""
+        return dict(self._believed(z_0))
+
+    def _believe(self, z_0: Tensor) -> HeadOutputs:
         t = torch.full((len(z_0),), CLEAN, dtype=z_0.dtype, device=z_0.device)
         return dict(independent(self.classifier(z_0, t)))
 
@@ -296,3 +323,11 @@ def check_strength(strength: float | Tensor) -> None:
         raise ValueError(
             f"`strength` must be in [0, 1], one number or one per source, got {strength}; 0 is the source, 1 lets it go"
         )
+
+
+def check_weights(weight: float | Tensor, keep_weight: float | Tensor) -> None:
+    """Raises ValueError for a weight below zero."""
+    for name, value in (("weight", weight), ("keep_weight", keep_weight)):
+        values = torch.as_tensor(value)
+        if values.ndim > 1 or not bool((values >= 0).all()):
+            raise ValueError(f"`{name}` must be >= 0, got {value}; one number, or one per row")

@@ -134,7 +134,9 @@ class ClassifierTerm(Term):
             raise RuntimeError("the classifier's outputs have no gradient; run it without torch.no_grad() or detach()")
         with torch.autocast(z_t.device.type, enabled=False):
             outputs = in_float(outputs)
-            total: Tensor = sum((weight * readout(outputs) for readout, weight in self.readouts), z_t.new_zeros(()))
+            total: Tensor = sum(
+                (weighted(readout(outputs), weight) for readout, weight in self.readouts), z_t.new_zeros(())
+            )
         if not torch.isfinite(total).all():
             raise ValueError(self._not_finite(outputs, total.detach(), t))
         return total
@@ -303,6 +305,22 @@ class BeliefReadout:
             expected = expected_log_likelihood(attribute, outputs[attribute.name], self.beliefs[attribute.name])
             total = total + torch.where(self.asked[:, j], expected, 0.0)
         return total
+
+
+def weighted(log_p: Float[Tensor, " batch"], weight: float | Tensor) -> Float[Tensor, " batch"]:
+    """w log p, row by row where the weight is one per row (B,), and in the precision of log p.
+
+    Raises:
+        ValueError: there is neither one weight nor one per row.
+    """
+    if not isinstance(weight, Tensor):
+        return weight * log_p
+    if weight.ndim > 1 or (weight.ndim == 1 and len(weight) not in (1, len(log_p))):
+        raise ValueError(
+            f"`weight` must be one number or {len(log_p)}, one per row, got shape {tuple(weight.shape)}; "
+            "give each row its own"
+        )
+    return weight.to(log_p) * log_p
 
 
 def gradient(

@@ -40,6 +40,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcg.nets.blocks import Door
 from lcg.diffusion.noise import Randomness, randn
 from lcg.schema import Attribute, Schema
 
@@ -156,6 +157,7 @@ class ContinuousFlow(nn.Module):
         self.latent_shape, self.schema, self.tolerance = tuple(latent_shape), schema, tolerance
         self.size, self.conditions = math.prod(latent_shape), sum(_width(attribute) for attribute in schema)
         sizes = (self.size, *hidden, self.size)
+        self.door = Door()
         self.layers = nn.ModuleList(ConcatSquash(i, o, self.conditions) for i, o in pairwise(sizes))
         self.first, self.last = MovingBatchNorm(self.size), MovingBatchNorm(self.size)
         self.sqrt_duration = nn.Parameter(torch.ones(()))  # T = its square
@@ -254,7 +256,7 @@ class ContinuousFlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """T f at t = T time, and its derivatives along the directions (B, P, D)."""
         duration = self.sqrt_duration**2
-        h, dh = z, directions
+        h, dh = self.door(z), directions
         for k, (layer, condition) in enumerate(zip(self.layers, conditions, strict=True)):
             if k:
                 h = torch.tanh(h)

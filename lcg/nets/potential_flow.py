@@ -29,6 +29,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcg.nets.blocks import Door
+
 Potential = Callable[[Tensor, Tensor], Tensor]
 """u(z, t) -> (B,), whose row i depends on row i of z (B, *latent) and t (B,) only."""
 
@@ -203,6 +205,7 @@ class PotentialFlow(nn.Module):
         frequency = torch.exp(torch.linspace(0, -math.log(10_000), width // 2))
         self.register_buffer("frequency", frequency, persistent=False)
         self.speed = nn.Parameter(torch.ones(count))
+        self.door = Door()
         self.input, self.fusion = LinearBank(count, size, width), LinearBank(count, width, width)
         self.time_1, self.time_2 = LinearBank(count, width, width), LinearBank(count, width, width)
         self.output = LinearBank(count, width, 1)
@@ -220,7 +223,7 @@ class PotentialFlow(nn.Module):
         Raises:
             ValueError: latents of another shape, no such potential, or rows that are not equal blocks.
         """
-        which = self._which(z, k)
+        z, which = self.door(z), self._which(z, k)
         blocks, rows = len(which), len(z) // len(which)
         # Where all times are one, by expanding a scalar, their features are computed once.
         time = t[:1].expand(blocks, 1) if t.stride(0) == 0 else t.reshape(blocks, rows)

@@ -15,9 +15,9 @@ import yaml
 
 from lcg import cli
 from lcg.benchmarks.estimates import Estimate, read_rows
-from lcg.benchmarks.sweep import execute
+from lcg.benchmarks.sweep import execute, sweep_job
 from lcg.benchmarks.sweep_file import Metric, read_sweep
-from lcg.benchmarks.sweep_runs import expand, runs
+from lcg.benchmarks.sweep_runs import expand, runs, words_inside
 from lcg.benchmarks.sweep_table import average, show, spell
 
 ROOT = Path(__file__).parents[2]
@@ -240,6 +240,30 @@ def test_environment_variables(write: Write, monkeypatch: pytest.MonkeyPatch) ->
     assert shown[0] == "a-found-LCG_TEST_NONE"  # W&B leaves the name of one that is not set
 
 
+HERE = str(Path(sys.executable).parent)
+BENCH = ["bench", "--out", "OUT"]
+
+
+@pytest.mark.parametrize(
+    ("command", "inside"),
+    [
+        (["/usr/bin/env", "lcg", *BENCH], True),
+        ([f"{HERE}/lcg", *BENCH], True),
+        ([sys.executable, "-m", "lcg", *BENCH], True),
+        (["python", "-m", "lcg", *BENCH], True),
+        (["lcg", "report", "OUT"], False),
+        (["/usr/bin/env", "LCG_DEBUG=1", "lcg", *BENCH], False),
+        (["sh", "-m", "lcg", *BENCH], False),
+        ([sys.executable, "bench.py", "--out", "OUT"], False),
+        (["/usr/bin/env"], False),
+        (["/elsewhere/lcg", *BENCH], False),
+    ],
+)
+def test_this_very_lcg_can_be_run_inside(command: list[str], inside: bool) -> None:
+    path = os.pathsep.join((HERE, os.environ["PATH"]))
+    assert words_inside(command, path) == (["--out", "OUT"] if inside else None)
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +401,8 @@ def test_wandb_accepts_an_experiments_sweep(path: Path) -> None:
     written = yaml.safe_load(path.read_text())
     assert list(theirs.schema_violations_from_proposed_config(written)) == []
     # W&B's agent drops macros that it does not know, and leaves parts of words as they are.
-    assert {word for word in written["command"] if "$" in word} <= {"${env}", "${interpreter}", "${program}", "${args}"}
+    macros = {word for word in written["command"] if "${" in word}
+    assert macros <= {"${env}", "${interpreter}", "${program}", "${args}"}  # `lcg` itself expands $WANDB_RUN_ID
 
 
 # --- the job ---------------------------------------------------------------------------------------------------------
@@ -527,6 +552,26 @@ def test_a_metric_that_no_run_has_costs_no_run(
     assert lcg_sweep(write(), out) == 0 and len(made(out)) == 2
 
 
+COSTLY = """
+import pathlib, sys
+out, x = pathlib.Path(sys.argv[-1]), sys.argv[1].split("=")[1]
+head = "method,task,metric,value,stderr,n,seed" + chr(10)
+(out / "results.csv").write_text(head + "lcg,t,sharp,1,,,0" + chr(10))
+(out / "costs.csv").write_text(head + f"lcg,t,seconds_per_sample,{x},,,0" + chr(10))
+"""
+
+
+def test_what_a_run_costs_may_decide(write: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["${interpreter}", "-c", COSTLY, "${args}"]
+    path = write(command=command, metric={"name": "seconds_per_sample"}, parameters={"x": {"values": [3, 2]}})
+    assert lcg_sweep(path, out) == 0
+    assert "Best: `--x=2`, seconds_per_sample 2 (" in (out / "sweep.md").read_text()
+    assert {row["metric"] for row in table(out)} == {"sharp"}  # which is the same however fast the machine is
+    with (out / "costs.csv").open() as file:
+        assert [(row["x"], row["value"]) for row in csv.DictReader(file)] == [("3", "3.0"), ("2", "2.0")]
+
+
 def test_what_cannot_be_run_is_refused_before_anything_is_made(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -536,14 +581,26 @@ def test_what_cannot_be_run_is_refused_before_anything_is_made(
     for command in (["lgc-none", "${args}"], ["${env}", "lgc-none", "${args}"]):
         assert lcg_sweep(write(command=command), out) == 2
         assert "`command` begins with 'lgc-none', but there is no such program" in capsys.readouterr().err
+    assert lcg_sweep(write(), out, "--inside", "always") == 2
+    assert "`inside`='always' needs the command `lcg bench` on one rank, got" in capsys.readouterr().err
+    assert lcg_sweep(write(), out, "--inside", "always", "--parallel", "2") == 2
+    assert (
+        "`inside`='always' makes one run after another, got `parallel`=2; use 1, or 'auto'" in capsys.readouterr().err
+    )
+    ranks = ["${env}", "lcg", "bench", "--tasks=[]", "--ranks.devices=2", "--ranks.accelerator=cpu", "${args}"]
+    path = write(command=ranks, parameters={"editing.weight": {"values": [1, 2]}})
+    assert lcg_sweep(path, out, "--inside", "always") == 2
+    assert "needs the command `lcg bench` on one rank" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="unknown inside 'alwyas'; did you mean 'always'"):
+        sweep_job(str(write()), str(out), inside="alwyas")  # type: ignore[arg-type]
     assert lcg_sweep(write(method="bayes"), out) == 2
     assert "lcg sweep: " in capsys.readouterr().err and not out.exists()
 
 
 def test_no_runs_are_no_work() -> None:
-    failed: dict[str, str] = {}
-    execute([], 2, {}, failed)
-    assert failed == {}
+    told: list[object] = []
+    execute([], 2, {}, lambda *run: told.append(run))
+    assert told == []
 
 
 def test_the_error_of_a_mean_over_tasks() -> None:
@@ -565,9 +622,75 @@ def test_a_sweep_of_real_benchmarks(demo, write: Write, tmp_path: Path) -> None:
     )
     out = tmp_path / "out"
     assert lcg_sweep(path, out, "--parallel", "2") == 0
+    assert not (out / "cells").exists()  # two processes, each with a folder of its own
     rows = [row for row in table(out) if row["metric"] == "edit_success"]
     assert [(row["editing.strength"], row["task"]) for row in rows] == [("0.5", "edit/+beard"), ("1.0", "edit/+beard")]
     for folder in (out / "runs").iterdir():
         strength = json.loads((folder / "run.json").read_text())["parameters"]["editing"]["strength"]
         assert yaml.safe_load((folder / "bench" / "config.yaml").read_text())["editing"]["strength"] == strength
         assert read_rows(folder / "bench" / "results.csv") and (folder / "bench" / "provenance.json").is_file()
+
+
+EDIT = ["edit/+beard +glasses", "generate/glasses"]
+
+
+@pytest.fixture
+def benches(write: Write, bench_words: Callable, tmp_path: Path) -> Write:
+    """Writes a sweep of small benchmarks."""
+
+    def make(parameters: dict[str, Any], *more: str) -> Path:
+        words = bench_words(tmp_path / "none", EDIT, *more, baselines="{}")
+        metric = {"name": "edit_success", "goal": "maximize"}
+        command = ["${env}", "lcg", *words[:3], *words[5:], "${args}"]  # without --out
+        return write(command=command, parameters=parameters, metric=metric)
+
+    return make
+
+
+def numbers(out: Path) -> dict[tuple[str, ...], float]:
+    names = ("run", "method", "task", "metric", "seed")
+    return {tuple(row[name] for name in names): float(row["value"]) for row in table(out)}
+
+
+@pytest.mark.slow
+def test_runs_in_one_process_are_as_in_their_own(
+    benches: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = {
+        "editing": {"parameters": {"strength": {"values": [0.5, 0.9]}, "weight": {"values": [8.0, 24.0]}}},
+        "guidance.single": {"value": 2.0},
+    }
+    path, one, own = benches(parameters), tmp_path / "one", tmp_path / "own"
+    assert lcg_sweep(path, one) == 0 == lcg_sweep(path, own, "--inside", "never")
+    together, apart = numbers(one), numbers(own)
+    assert len({key[0] for key in together}) == 4 and together == pytest.approx(apart, rel=1e-4, abs=1e-6)
+    assert json.loads((one / "provenance.json").read_text())["inside"] is True
+    costs = [(folder / "bench" / "costs.csv") for folder in sorted((one / "runs").iterdir())]
+    for cost in costs:
+        other = own / "runs" / cost.parts[-3] / "bench" / "costs.csv"
+        evaluations = [[r.value for r in read_rows(p) if r.metric == "evaluations"] for p in (cost, other)]
+        assert evaluations[0] == evaluations[1]  # what was shared counts for each run
+        folder = cost.parent
+        assert (folder / "config.yaml").is_file() and list((folder / "pictures").iterdir())
+        assert "rows in" in (folder.parent / "log.txt").read_text()
+        assert "other runs of a sweep" in json.loads((folder / "provenance.json").read_text())["notes"][0]
+    before = {p: p.stat().st_mtime_ns for p in (one / "cells").iterdir()}
+    capsys.readouterr()
+    assert lcg_sweep(path, one) == 0 and "4 runs, 4 of them made before" in capsys.readouterr().out
+    assert lcg_sweep(path, one, "--repeat", "true") == 0  # from the samples that are there
+    assert {p: p.stat().st_mtime_ns for p in (one / "cells").iterdir()} == before and numbers(one) == together
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_inside_stops_no_other(
+    benches: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = tmp_path / "out", benches({"editing.strength": {"values": [0.5, 2.0, 0.6, "much"]}})
+    assert lcg_sweep(path, out) == 1
+    shown = capsys.readouterr()
+    assert "4 runs, 0 of them made before, 2 failed" in shown.out
+    assert "failed: ValueError: `strength` must be in [0, 1]" in shown.err and "failed: exit code 2" in shown.err
+    assert {row["editing.strength"] for row in table(out)} == {"0.5", "0.6"}
+    lost = benches({"editing.strength": {"values": [0.5, 0.6]}}, "--prior", "nowhere.ckpt")
+    assert lcg_sweep(lost, tmp_path / "lost") == 1
+    assert capsys.readouterr().err.count("failed: FileNotFoundError: no denoiser at nowhere.ckpt") == 2

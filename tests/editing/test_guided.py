@@ -445,6 +445,79 @@ def test_beliefs_are_the_classifier_s_own_and_certain_where_a_label_is_known(sch
     assert torch.equal(beliefs["top"], read_off(turban, torch.zeros(1))["top"])  # what +hat brings by itself
 
 
+# --- rows with weights of their own, and what they share --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"source_mode": "tweedie"},
+        {"source_mode": "observation"},
+        {"source_mode": "observation", "free": True},
+        {"source_mode": "paper"},
+        {"start": "noising", "t_start": 0.9, "seeds": (5, 6)},
+        {"max_step": 0.2},
+    ],
+    ids=str,
+)
+def test_rows_with_their_own_weights_are_as_rows_alone(options: dict) -> None:
+    """Two sources under four settings each, in one call and one by one; the strengths 0 and 1 have special ways."""
+    z_0, labels = sources(1, 2), torch.tensor([[1.0, NAN], [NAN, 0.0]], dtype=torch.float64)
+    settings = [(1.5, 1.0, 0.5), (0.0, 2.0, 0.9), (4.0, 0.0, 1.0), (2.0, 0.5, 0.0)]
+    columns = torch.tensor(settings, dtype=torch.float64).repeat(2, 1).T
+    editor = corners(sampler=ddim(12), **options).weighted(columns[0], columns[1])
+    twice, known = z_0.repeat_interleave(4, 0), labels.repeat_interleave(4, 0)
+    together = [r.z_0 for r in edit_sequence(editor, twice, edits("-right +up"), known, columns[2])]
+    for k, (weight, keep, strength) in enumerate(settings):
+        alone = corners(weight, keep, strength, sampler=ddim(12), **options)
+        for step, result in enumerate(edit_sequence(alone, z_0, edits("-right +up"), labels)):
+            assert (together[step][k::4] - result.z_0).abs().max() < 1e-6  # strength 1: a source of tau = 1e4
+
+
+def test_a_continuous_target_is_weighted_row_by_row_too() -> None:
+    schema = Schema((Attribute("age", "continuous"),))
+
+    def read(z_t: Tensor, t: Tensor) -> HeadOutputs:
+        return {"age": torch.stack([z_t[:, 0], torch.zeros_like(t)], dim=1)}
+
+    def editor(weight: float | Tensor) -> GuidedEditor:
+        return GuidedEditor(PRIOR, read, schema, ddim(12), 1.0, 0.0).weighted(weight, 0.0)
+
+    z_0, request = sources(0, 3), EditRequest(edits("age=0.7", schema))
+    together = editor(torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)).edit(z_0, request).z_0
+    for row, weight in enumerate((0.0, 1.0, 5.0)):
+        assert (editor(weight).edit(z_0[row : row + 1], request).z_0 - together[row]).abs().max() < 1e-9
+
+
+class Counted:
+    """A denoiser or classifier that counts the rows it sees, by their time."""
+
+    def __init__(self, network: Callable) -> None:
+        self.network, self.rows = network, 0
+
+    def __call__(self, z_t: Tensor, t: Tensor) -> object:
+        self.rows += len(z_t)
+        return self.network(z_t, t)
+
+
+def test_what_depends_on_the_sources_alone_is_computed_once() -> None:
+    """Three edits of a sequence of two: three guided paths, one inversion, beliefs of the sources and of two edits."""
+    z_0, asked = sources(1, 3), edits("-right +up")
+    denoiser, classifier = Counted(PRIOR), Counted(corner)
+    editor = GuidedEditor(denoiser, classifier, CORNERS, ddim(10), 1.5, 1.0, 0.5, source_mode="tweedie")
+    first = [result.z_0 for result in edit_sequence(editor, z_0, asked)]
+    assert denoiser.rows == (1 + 3) * 10 * 3 and classifier.rows == 3 * 10 * 3 + 3
+    again = [result.z_0 for result in edit_sequence(editor, z_0, asked)]
+    assert denoiser.rows == (1 + 6) * 10 * 3  # ... and is remembered
+    fresh = [editor.edit(z_0, EditRequest(asked[:1])).z_0]
+    denoiser.rows = 0
+    anew = corners(1.5, 1.0, 0.5, source_mode="tweedie", sampler=ddim(10)).edit(z_0, EditRequest(asked[:1])).z_0
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert torch.equal(first[0], fresh[0]) and torch.equal(first[0], anew)  # bit by bit
+    editor.edit(z_0.repeat_interleave(4, 0), EditRequest(asked[:1]))
+    assert denoiser.rows == 10 * 12  # equal sources are inverted once
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -460,8 +533,11 @@ def test_wrong_settings_are_refused() -> None:
         corners(t_start=0.99)
     with pytest.raises(ValueError, match="`weight` must be >= 0, got -1"):
         corners(weight=-1.0)
-    with pytest.raises(ValueError, match="`keep_weight` must be >= 0, got -2"):
+    with pytest.raises(ValueError, match=r"`keep_weight` must be >= 0, got -2\.0; one number, or one per row"):
         corners(keep=-2.0)
+    for wrong in (torch.tensor([1.0, -1.0]), torch.ones(2, 2)):
+        with pytest.raises(ValueError, match="`weight` must be >= 0, got tensor"):
+            corners().weighted(wrong, 1.0)
     for strength in (-0.1, 1.5, torch.tensor([0.5, 2.0]), torch.zeros(2, 2)):
         with pytest.raises(ValueError, match=r"`strength` must be in \[0, 1\], one number or one per source, got"):
             corners().edit(sources(0, 2), EditRequest(edits("+up"), strength=strength))

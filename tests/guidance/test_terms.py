@@ -71,6 +71,28 @@ def test_score_is_the_gradient_of_the_weighted_sum_in_one_evaluation() -> None:
     assert heads.weight.grad is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_weight_per_row_is_the_weight_of_that_row_alone(dtype: torch.dtype) -> None:
+    """Whatever its own precision is, the result has that of the latents."""
+    z, weights = latents().to(dtype), torch.tensor([0.0, 0.5, 1.0, 24.0], dtype=torch.float64)
+    readout = FormulaReadout(parse("glasses | ~beard", SCHEMA))
+    together = ClassifierTerm(Heads(), [(readout, weights)])
+    assert together.log_prob(z, T).dtype == together.score(z, T).dtype == dtype
+    for row, weight in enumerate(weights.tolist()):
+        alone = ClassifierTerm(Heads(), [(readout, weight)])
+        for whole, own in ((together.score(z, T), alone.score), (together.log_prob(z, T), alone.log_prob)):
+            assert (whole[row] - own(z[row : row + 1], T[:1])[0]).abs().max() < 1e-6
+    one = ClassifierTerm(Heads(), [(readout, weights[1])])
+    assert torch.equal(one.score(z, T), ClassifierTerm(Heads(), [(readout, 0.5)]).score(z, T))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_weight_for_some_rows_is_refused() -> None:
+    term = ClassifierTerm(Heads(), [(FormulaReadout(parse("glasses", SCHEMA)), torch.ones(3))])
+    with pytest.raises(ValueError, match=r"`weight` must be one number or 4, one per row, got shape \(3,\); give each"):
+        term.log_prob(latents(), T)
+
+
 def test_labels_to_keep_are_the_weighted_log_likelihood_of_the_known() -> None:
     labels = torch.tensor(
         [[1.0, NAN, 2.0, 0.3, 0.0], [0.0, NAN, NAN, NAN, 1.0], [NAN] * 5, [1.0, NAN, 0.0, -1.0, NAN]],

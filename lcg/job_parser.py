@@ -1,0 +1,74 @@
+"""What the words behind a job's name say: the options of a function, from YAML files and dotted overrides."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class JobParser:
+    """Reads the options of a job.
+
+    Args:
+        command: its name.
+        function: whose parameters are the options and whose docstring is their help.
+        positional: whether the function's required parameters are positional arguments rather than options.
+    """
+
+    def __init__(self, command: str, function: Callable[..., object], positional: bool = False) -> None:
+        from jsonargparse import ArgumentParser  # it takes a moment, which `lcg --help` does not need
+
+        self.function = function
+        description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments get a line each, below
+        self.parser = ArgumentParser(prog=f"lcg {command}", description=description, allow_abbrev=False)
+        self.parser.add_argument(
+            "-c", "--config", action="config", help="YAML file with options; may be repeated, later ones win"
+        )
+        self.parser.add_function_arguments(function, as_group=False, as_positional=positional)
+
+    def parse(self, words: Sequence[str]) -> Any:
+        """The options as jsonargparse's Namespace, objects as class_path and init_args.
+
+        Raises:
+            SystemExit: a word is wrong, or asks for help; what there is to say has been printed.
+        """
+        config = self.parser.parse_args(join_lists(self.function, words))
+        if isinstance(config.get("out"), str):
+            config["out"] = os.path.expandvars(config["out"])  # such as runs/agent/$WANDB_RUN_ID
+        return config
+
+    def values(self, config: Any) -> dict[str, Any]:
+        """The function's arguments, by name."""
+        values: dict[str, Any] = vars(self.parser.instantiate(config))
+        values.pop("config")
+        return values
+
+    def save(self, config: Any, folder: Path) -> None:
+        """FOLDER/config.yaml: the options as they were given, ready for --config."""
+        self.parser.save(config, folder / "config.yaml", overwrite=True, multifile=False)
+
+
+def join_lists(function: Callable[..., object], words: Sequence[str]) -> list[str]:
+    """Lets list options take plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`."""
+    lists = {
+        f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")
+    }
+    joined: list[str] = []
+    position = 0
+    while position < len(words):
+        option = words[position]
+        joined.append(option)
+        position += 1
+        if option in lists:
+            end = position
+            while end < len(words) and not words[end].startswith("--"):
+                end += 1
+            listed = words[position:end]
+            plain = len(listed) == 1 and listed[0].startswith("[")
+            joined.append(listed[0] if plain else json.dumps(list(listed)))
+            position = end
+    return joined
