@@ -66,10 +66,12 @@ JOBS = MappingProxyType(
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
-        "sweep": Job("a W&B sweep file, run here without a server", "lcg.benchmarks.sweep:sweep_job", positional=True),
+        "sweep": Job(
+            "a W&B sweep file, run here without a server", "lcg.benchmarks.sweeps.job:sweep_job", positional=True
+        ),
         "report": Job(
             "a benchmark's directory -> report.html, report.md, tables.tex",
-            "lcg.benchmarks.report:report_job",
+            "lcg.benchmarks.report.job:report_job",
             positional=True,
         ),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lcg.benchmarks.tables import label_of
+from lcg.benchmarks.report.tables import label_of
 
 HERE = Path(__file__).parent
 PANELS = {"short": "short-haired sources", "long": "long-haired sources: a beard was never seen with it"}

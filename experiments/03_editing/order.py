@@ -12,7 +12,7 @@ import torch
 from jsonargparse import auto_cli
 
 from lcg.benchmarks.evaluator import Evaluator
-from lcg.benchmarks.avatar_world import AvatarWorld
+from lcg.benchmarks.worlds.avatars import AvatarWorld
 from lcg.data.store import LatentStore
 from lcg.editing.contract import edit_together
 from lcg.guidance import parse, parse_edit

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lcg.benchmarks.cache import Cache, Tensors
 from lcg.benchmarks.tasks import Edit
-from lcg.benchmarks.world import RealSet, World
+from lcg.benchmarks.worlds.world import RealSet, World
 from lcg.data.avatars import Distribution
 from lcg.generators.base import pixels_to_x
 from lcg.guidance import And, Formula, Not

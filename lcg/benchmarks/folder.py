@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lcg.benchmarks.estimates import COLUMNS
+from lcg.benchmarks.results.estimates import COLUMNS
 from lcg.data.atomic import write_atomic
 
 Row = tuple[str, str, str, float, float | None, int, int]

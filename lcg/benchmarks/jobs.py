@@ -20,7 +20,6 @@ from torch import Tensor
 from lcg import __version__
 from lcg.baselines.contract import Baseline
 from lcg.benchmarks.benchmark import Benchmark, Sizes
-from lcg.benchmarks.comparisons import write_comparisons
 from lcg.benchmarks.evaluator import Evaluator, sources_of
 from lcg.benchmarks.exhibits import Exhibits
 from lcg.benchmarks.folder import Folder, write_json, write_rows
@@ -29,11 +28,12 @@ from lcg.benchmarks.methods import LCG, Competitor, Method, Variation
 from lcg.benchmarks.options import options_of
 from lcg.benchmarks.outcomes import Outcomes
 from lcg.benchmarks.pieces import Crew, Ranks
+from lcg.benchmarks.results.comparisons import write_comparisons
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff, fill, parse_task
 from lcg.benchmarks.tracking import Tracking, check_tracking, track
 from lcg.benchmarks.view import frames_of
-from lcg.benchmarks.world import World
+from lcg.benchmarks.worlds.world import World
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import Formula, parse
 from lcg.metrics.judge import Judge

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from lcg.benchmarks.benchmark import Benchmark
 from lcg.benchmarks.cells import Cell, Direct
-from lcg.benchmarks.comparisons import compare
 from lcg.benchmarks.folder import Row, read_json, read_tensors
-from lcg.benchmarks.pairs import Pair
+from lcg.benchmarks.results.comparisons import compare
+from lcg.benchmarks.results.pairs import Pair
+from lcg.benchmarks.results.vocabulary import describe
 from lcg.benchmarks.tasks import Generate, Tradeoff
-from lcg.benchmarks.vocabulary import describe
 from lcg.metrics.pareto import pareto_bootstrap
 
 

@@ -18,7 +18,7 @@ from lcg.benchmarks.evaluator import Evaluator, Sources
 from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.latents import disentanglement_figures
 from lcg.benchmarks.tasks import Generate, Single
-from lcg.benchmarks.world import RealSet
+from lcg.benchmarks.worlds.world import RealSet
 from lcg.guidance import parse
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from lcg import __version__
 from lcg.baselines.contract import Baseline, Training
 from lcg.benchmarks.cache import Cache
-from lcg.benchmarks.discipline import check_judge, check_world
 from lcg.benchmarks.options import options_of
-from lcg.benchmarks.world import World
+from lcg.benchmarks.worlds.discipline import check_judge, check_world
+from lcg.benchmarks.worlds.world import World
 from lcg.data.store import LatentStore
 from lcg.generators.base import Generator, weights_sha256
 from lcg.metrics.judge import AvatarJudge, Judge
@@ -72,7 +72,7 @@ class Setting:
         """
         pipeline, data = load(prior, classifier, generator, device), LatentStore.open(store)
         if world is None:
-            from lcg.benchmarks.avatar_world import AvatarWorld
+            from lcg.benchmarks.worlds.avatars import AvatarWorld
 
             world = AvatarWorld()
         judge = (AvatarJudge() if judge is None else judge).to(device).eval().requires_grad_(False)

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from lcg.benchmarks.estimates import COLUMNS, Results, read_results
-from lcg.benchmarks.sweep_table import average, by_task, spell
+from lcg.benchmarks.results.estimates import COLUMNS, Results, read_results
+from lcg.benchmarks.sweeps.table import average, by_task, spell
 from lcg.data.atomic import write_atomic
 
 Mode = Literal["off", "offline", "online"]

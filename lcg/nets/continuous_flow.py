@@ -40,8 +40,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcg.nets.blocks import Door
 from lcg.diffusion.noise import Randomness, randn
+from lcg.nets.blocks import Door
 from lcg.schema import Attribute, Schema
 
 MAX_STEPS = 2000  # of the adaptive solver: a smooth flow takes some dozens

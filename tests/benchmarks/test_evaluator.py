@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import lcg
-from lcg.benchmarks.avatar_world import AvatarWorld
 from lcg.benchmarks.cache import Cache
 from lcg.benchmarks.evaluator import PATIENCE, Evaluator, Sources, sources_of
 from lcg.benchmarks.tasks import Edit, parse_task
+from lcg.benchmarks.worlds.avatars import AvatarWorld
 from lcg.data.avatars import SCHEMA
 from lcg.guidance import parse
 from lcg.metrics.frechet import moments

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lcg.benchmarks.cells import Cell, Direct, Made
-from lcg.benchmarks.comparisons import compare
 from lcg.benchmarks.folder import write_json, write_tensors
 from lcg.benchmarks.outcomes import Outcomes
+from lcg.benchmarks.results.comparisons import compare
 from lcg.benchmarks.tasks import parse_task
 from lcg.data.avatars import SCHEMA
 from lcg.metrics.pareto import pareto_area, pareto_bootstrap

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import lcg
-from lcg.benchmarks.avatar_world import AvatarWorld
 from lcg.benchmarks.cache import Cache
 from lcg.benchmarks.cells import Cell, Direct
 from lcg.benchmarks.evaluator import Evaluator
 from lcg.benchmarks.references import References
 from lcg.benchmarks.tasks import Generate, Single, parse_task
+from lcg.benchmarks.worlds.avatars import AvatarWorld
 from lcg.data.avatars import SCHEMA
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.reference import marginals

@@ -12,12 +12,12 @@ import torch
 
 from lcg import cli
 from lcg.baselines import LatentArithmetic
-from lcg.benchmarks.avatar_world import AvatarWorld
 from lcg.benchmarks.benchmark import Sizes
 from lcg.benchmarks.jobs import Job, assemble
 from lcg.benchmarks.methods import Variation
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.tracking import Tracking
+from lcg.benchmarks.worlds.avatars import AvatarWorld
 from lcg.data.avatars import SCHEMA
 from lcg.data.store import LatentStore
 from lcg.metrics.judge import AvatarJudge

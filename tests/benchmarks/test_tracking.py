@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lcg.benchmarks.sweep_file import read_sweep
-from lcg.benchmarks.sweep_runs import runs
+from lcg.benchmarks.sweeps.file import read_sweep
+from lcg.benchmarks.sweeps.runs import runs
 from lcg.benchmarks.tracking import EVENTS, FILES, Tracking, check_tracking, flat, track
 
 ROOT = Path(__file__).parents[2]

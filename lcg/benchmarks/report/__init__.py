@@ -1,0 +1,1 @@
+"""A benchmark's directory becomes a page, and tables for a paper."""

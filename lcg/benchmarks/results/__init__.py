@@ -1,0 +1,1 @@
+"""What a benchmark leaves: rows, estimates, comparisons, and what their names mean."""

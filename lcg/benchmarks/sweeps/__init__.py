@@ -1,0 +1,1 @@
+"""W&B's sweep files, run here without a server."""

@@ -1,0 +1,1 @@
+"""Real images to compare with, and who may judge."""
