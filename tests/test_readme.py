@@ -281,6 +281,8 @@ class Reader:
             finally:
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
                     torch.distributed.destroy_process_group()
+                if "wandb" in sys.modules:
+                    sys.modules["wandb"].finish()  # as the process does when it ends
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file of the checkout with its time and size."""

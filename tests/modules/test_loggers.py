@@ -61,6 +61,7 @@ def test_a_fit_leaves_csv_and_tensorboard_where_its_folder_is(fit: Callable[...,
 
 
 def test_wandb_comes_on_top_and_works_offline(fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.finish()  # what another test may have begun
     wandb.teardown()  # it keeps what it has read of the environment
     monkeypatch.setenv("WANDB_MODE", "offline")
     try:
