@@ -36,7 +36,7 @@ from lcg.baselines.contract import (
     when_fitted,
 )
 from lcg.baselines.directions import Kind
-from lcg.benchmarks.jobs import options_of
+from lcg.benchmarks.options import options_of
 from lcg.diffusion import generators
 from lcg.editing.contract import EditRequest
 from lcg.guidance import parse

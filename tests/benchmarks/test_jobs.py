@@ -12,8 +12,8 @@ import pytest
 
 from lcg import cli
 from lcg.baselines import LatentArithmetic
+from lcg.benchmarks.checks import never_seen
 from lcg.benchmarks.folder import Folder, read_json
-from lcg.benchmarks.jobs import never_seen
 from lcg.benchmarks.results.estimates import read_results
 from lcg.benchmarks.tasks import fill, parse_task
 from lcg.data.avatars import SCHEMA

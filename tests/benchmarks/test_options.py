@@ -18,7 +18,11 @@ from lcg.benchmarks.options import options_of
 def test_results_depend_on_the_class_and_its_options() -> None:
     plain, probe = options_of(LatentArithmetic()), options_of(LatentArithmetic(direction="probe"))
     assert plain["class"] == "lcg.baselines.latent_arithmetic.LatentArithmetic" and plain != probe
-    assert options_of(Neighbours(k=3)) == {"class": "lcg.benchmarks.measures.of_samples.Neighbours", "k": 3, "most": 2048}
+    assert options_of(Neighbours(k=3)) == {
+        "class": "lcg.benchmarks.measures.of_samples.Neighbours",
+        "k": 3,
+        "most": 2048,
+    }
 
 
 def test_of_a_file_its_bytes_count(tmp_path: Path) -> None:
