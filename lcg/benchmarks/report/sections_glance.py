@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from lcg.benchmarks.report.means import Means
 from lcg.benchmarks.report.section import OURS, Section, name_of, present
-from lcg.benchmarks.report.tables import Table, by_method
+from lcg.benchmarks.report.tables import Line, Table, by_method
 from lcg.benchmarks.report.winners import rule_note, verdict
 from lcg.benchmarks.results.estimates import FLOOR
-from lcg.benchmarks.results.vocabulary import label_of
+from lcg.benchmarks.results.vocabulary import describe, label_of
 
 COST = "seconds_per_sample"
 
@@ -48,4 +48,15 @@ def _table(means: Means) -> Table | None:
         return None
     left = [f"“{name_of(task)}”" for task in means.tasks if task not in means.over]
     said = f"{means.said}; without {', '.join(left)}, which few answer" if left else means.said
-    return replace(table, samples=said, tasks=means.over)
+    return replace(_without_error(table, COST), samples=said, tasks=means.over)
+
+
+def _without_error(table: Table, metric: str) -> Table:
+    """A column of values alone: two tables fit beside each other, and seconds need no error at a glance."""
+    where = [i for i, column in enumerate(table.columns) if column.startswith(describe(metric).label)]
+
+    def plain(line: Line) -> Line:
+        return replace(line, cells=tuple(replace(c, error="") if i in where else c for i, c in enumerate(line.cells)))
+
+    groups = (replace(group, lines=tuple(map(plain, group.lines))) for group in table.groups)
+    return replace(table, groups=tuple(groups))
