@@ -270,10 +270,11 @@ class Reader:
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """In the checkout, with few renders to compare with; what Lightning leaves in this process is removed."""
-        real = AvatarWorld.real
+        real, open_before = AvatarWorld.real, getattr(sys.modules.get("wandb"), "run", None)
         with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):  # DDP sets addresses and ranks
             patch.chdir(self.checkout)
             patch.setenv("WANDB_MODE", "offline")
+            patch.delenv("WANDB_SERVICE", raising=False)  # W&B's own process, if another test has had one, is gone
             patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment's lcg
             patch.setattr(AvatarWorld, "real", lambda self, d, n, split, f=None: real(self, d, min(n, 128), split, f))
             try:
@@ -281,8 +282,10 @@ class Reader:
             finally:
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
                     torch.distributed.destroy_process_group()
-                if "wandb" in sys.modules:
-                    sys.modules["wandb"].finish()  # as the process does when it ends
+                begun = getattr(sys.modules.get("wandb"), "run", None)
+                if begun is not None and begun is not open_before:
+                    begun.finish()  # as the process does when it ends
+                    sys.modules["wandb"].teardown()
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file of the checkout with its time and size."""

@@ -61,7 +61,6 @@ def test_a_fit_leaves_csv_and_tensorboard_where_its_folder_is(fit: Callable[...,
 
 
 def test_wandb_comes_on_top_and_works_offline(fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb.finish()  # what another test may have begun
     wandb.teardown()  # it keeps what it has read of the environment
     monkeypatch.setenv("WANDB_MODE", "offline")
     try:
@@ -71,6 +70,7 @@ def test_wandb_comes_on_top_and_works_offline(fit: Callable[..., Path], monkeypa
         (run,) = out.glob("wandb/offline-run-*")
         assert run.name.endswith(wandb.run.id) and dict(wandb.run.config)["width"] == 16
     finally:
+        wandb.finish()
         wandb.teardown()  # writes what is left
     assert csv_steps(out) == tensorboard_steps(out) == list(range(6))
     assert summary["trainer/global_step"] == 5 and {"train/loss", "val/loss"} <= set(summary)
