@@ -6,7 +6,7 @@ cells are measured. A piece depends on files of earlier rounds only, so any rank
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -99,11 +99,12 @@ class Benchmark:
     def looking(self, tasks: Sequence[Task], seeds: Sequence[int]) -> list[Piece]:
         """What is computed of real images; kept for other benchmarks, too."""
         evaluator, counts = self.evaluator, self.sizes
-        entries: list[tuple[list[Any], Any]] = [(["nearest"], lambda: evaluator.nearest)]
+        entries: list[tuple[list[Any], Callable[[], object]]] = [(["nearest"], lambda: evaluator.nearest)]
+        make: Callable[[], object]
         for task in tasks:
             if isinstance(task, Generate | Scale):
-                formula = task.formula if isinstance(task, Generate) else task.generate.formula
-                entries.append((["satisfying", str(formula)], partial(evaluator.satisfying, formula)))
+                make = partial(evaluator.satisfying, task.formula)
+                entries.append((["satisfying", str(task.formula)], make))
             elif isinstance(task, Single):
                 if task.name == "unconditional":
                     entries.append((["biased"], evaluator.biased))
@@ -112,10 +113,9 @@ class Benchmark:
                         make = partial(self.references.originals, seed, counts.unconditional)
                         entries.append((["originals", seed], make))
             else:
-                edit = task if isinstance(task, Edit) else task.edit
                 for seed in seeds:
-                    make = partial(self.sources, edit, f"sources-{seed}", counts.sources)
-                    entries.append((["sources", edit.name, seed], make))
+                    make = partial(self.sources, task.edit, f"sources-{seed}", counts.sources)
+                    entries.append((["sources", task.edit.name, seed], make))
                 parts = (p for method in self.methods for p in method.parts(task) if isinstance(p, Edit))
                 for part in dict.fromkeys(parts):  # a set's order is another one on every rank
                     make = partial(self.sources, part, "tuning", counts.tuning)
@@ -210,10 +210,9 @@ class Benchmark:
                 make = partial(self._scale, method, task.generate, seed)
                 yield Cell(method.name, task, seed, count, depends, make, method.scales)
             else:
-                edit = task if isinstance(task, Edit) else task.edit
-                sources = partial(self.sources, edit, f"sources-{seed}", self.sizes.sources)
+                sources = partial(self.sources, task.edit, f"sources-{seed}", self.sizes.sources)
                 strengths = method.strengths if isinstance(task, Tradeoff) else ()
-                make = partial(self._edit, method, edit, sources, strengths)
+                make = partial(self._edit, method, task.edit, sources, strengths)
                 yield Cell(method.name, task, seed, self.sizes.sources, depends, make, strengths, tuned, sources)
         if isinstance(task, Single):
             yield from self.references.single(task, seed, count)
@@ -287,7 +286,9 @@ class Benchmark:
         seeds = seed_range(seed, rows)
         return Made(method.generate_each(task, seeds, method.scales))
 
-    def _edit(self, method: Method, edit: Edit, sources: Any, strengths: tuple[float, ...], rows: range) -> Made:
+    def _edit(
+        self, method: Method, edit: Edit, sources: Callable[[], Sources], strengths: tuple[float, ...], rows: range
+    ) -> Made:
         z_0, labels = self._on_device(sources()[rows.start : rows.stop])
         if strengths:
             return Made(method.edit_each(edit, z_0, labels, rows, strengths))
@@ -382,7 +383,7 @@ def seed_range(seed: int, rows: range | int) -> range:
     return range(seed * 1_000_000 + rows.start, seed * 1_000_000 + rows.stop)
 
 
-def _note(make: Any, path: Path) -> None:
+def _note(make: Callable[[], object], path: Path) -> None:
     """Looks at real images, which are kept elsewhere, and leaves a note that it was done."""
     make()
     write_json(path, "done")

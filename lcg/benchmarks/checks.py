@@ -41,19 +41,17 @@ def check_tasks(tasks: Sequence[Task], conditions: Formula, evaluator: Evaluator
                     f"a Frechet distance, got {count} for {task.name!r} and {sizes.references} references"
                 )
         if isinstance(task, Generate | Scale):
-            formula = task.formula if isinstance(task, Generate) else task.generate.formula
-            pipeline.term(formula)
-            world.check_exists(formula)
+            pipeline.term(task.formula)
+            world.check_exists(task.formula)
         if isinstance(task, Edit | Tradeoff):
-            edit = task if isinstance(task, Edit) else task.edit
             binary = {a.name for a in world.schema.of_kind("binary")}
-            names = [name for literal in edit.edits for name in literal.attributes]
+            names = [name for literal in task.edit.edits for name in literal.attributes]
             if len(set(names)) != len(names) or not set(names) <= binary:
                 raise ValueError(
                     f"the edits of {task.name!r} must each change another binary attribute, one of "
                     f"{', '.join(sorted(binary))}; use `lcg edit` for others"
                 )
-            world.check_exists(sources_of(edit, conditions))
+            world.check_exists(sources_of(task.edit, conditions))
 
 
 def check_settings(pipeline: Pipeline) -> None:
@@ -65,8 +63,7 @@ def check_settings(pipeline: Pipeline) -> None:
 def never_seen(task: Task, labels: Tensor) -> list[str]:
     """The names of a task's results that ask for a combination which no labelled latent has."""
     if isinstance(task, Generate | Scale):
-        formula = task.formula if isinstance(task, Generate) else task.generate.formula
-        return [] if bool(formula.holds(labels).any()) else [task.name]
+        return [] if bool(task.formula.holds(labels).any()) else [task.name]
     if isinstance(task, Edit):
         return [p.name for p in task.steps() if not bool(torch.stack([e.holds(labels) for e in p.edits]).all(0).any())]
     if isinstance(task, Tradeoff):

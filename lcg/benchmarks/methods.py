@@ -232,7 +232,7 @@ class Competitor(Method):
         baseline: with its options; it is fitted when it is first needed.
         fit: lets it learn.
         name: in `results.csv`.
-        cache: keeps these samples, which every method starts from.
+        cache: keeps these samples, which several methods start from.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class Competitor(Method):
 
     def can(self, task: Task) -> bool:
         if isinstance(task, Generate | Scale):
-            return self.options.can_generate(task.formula if isinstance(task, Generate) else task.generate.formula)
+            return self.options.can_generate(task.formula)
         return super().can(task)
 
     def prepare(self) -> None:
@@ -269,17 +269,28 @@ class Competitor(Method):
 
     def generate_each(self, task: Generate, seeds: Sequence[int], strengths: Sequence[float]) -> Tensor:
         """All strengths in one call, a row for each."""
-        z_0, k = self._prior(seeds)["z_0"].to(self.pipeline.device), len(strengths)
+        z_0, k = self._start(seeds), len(strengths)
         start, randomness = torch.cat([z_0] * k), generators([*seeds] * k)
         drawn = self.baseline.generate(task.formula, start, randomness, _each(strengths, z_0))
         return drawn.unflatten(0, (k, len(z_0)))
 
     def surcharge(self, task: Generate, seeds: Sequence[int]) -> Cost:
         """The samples of the prior that a method starts from, and shares with others."""
-        entry = self._prior(seeds)
-        if not isinstance(self.options, Mover):  # they take its shape, and must find it made
+        if not self._moves:
             return Cost()
+        entry = self._prior(seeds)
         return Cost(float(entry["seconds"]), int(entry["evaluations"]))
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the method takes samples of the prior elsewhere; others look at their shape only."""
+        return isinstance(self.options, Mover)
+
+    def _start(self, seeds: Sequence[int]) -> Tensor:
+        pipeline = self.pipeline
+        if self._moves:
+            return self._prior(seeds)["z_0"].to(pipeline.device)
+        return torch.zeros(len(seeds), *pipeline.denoiser.latent_shape, device=pipeline.device)
 
     def _prior(self, seeds: Sequence[int]) -> Tensors:
         def make() -> Tensors:

@@ -54,8 +54,12 @@ class Scale:
     generate: Generate
 
     @property
+    def formula(self) -> Formula:
+        return self.generate.formula
+
+    @property
     def name(self) -> str:
-        return f"scale/{self.generate.formula}"
+        return f"scale/{self.formula}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Edit:
     @property
     def name(self) -> str:
         return f"{'synthetic' if self.synthetic else 'edit'}/{''.join(self.words)}"
+
+    @property
+    def edit(self) -> Edit:
+        """Itself: an edit and a trade-off are asked alike what is edited."""
+        return self
 
     def steps(self) -> tuple[Edit, ...]:
         """The first edit, the first two, ..., all of them."""

@@ -98,8 +98,8 @@ class View:
         """What was asked for."""
         task = self.frame.task
         if isinstance(task, Generate | Scale):
-            return task.formula if isinstance(task, Generate) else task.generate.formula
+            return task.formula
         if isinstance(task, Edit | Tradeoff):
-            edits = task.edits if isinstance(task, Edit) else task.edit.edits
+            edits = task.edit.edits
             return edits[0] if len(edits) == 1 else And(edits)
         return None

@@ -101,14 +101,15 @@ def l1_outside(
 
 
 def edit_success(
-    present: Bool[Tensor, " n"], kept: Bool[Tensor, " n"], l1: Float[Tensor, " n"], bound: float = 0.03
+    present: Bool[Tensor, " n"], kept: Bool[Tensor, " n"], l1: Float[Tensor, " n"] | None, bound: float = 0.03
 ) -> Bool[Tensor, " n"]:
     """Whether edits succeeded: what was asked for is there, all else is kept, and the pixels outside hardly changed.
 
     Args:
         present: (N,) bool, all edits hold in the result by the judge.
         kept: (N,) bool, see `kept`.
-        l1: (N,) see `l1_outside`; NaN is a failure.
+        l1: (N,) see `l1_outside`; NaN is a failure. None where nobody knows which pixels an edit may change: success is
+            then judged by the attributes alone.
         bound: the largest mean absolute difference that counts as unchanged, in [0, 1].
 
     Returns:
@@ -121,11 +122,9 @@ def edit_success(
     for name, value in (("present", present), ("kept", kept)):
         if value.dtype != torch.bool:
             raise TypeError(f"`{name}` must be bool, got {value.dtype}")
-    if not present.shape == kept.shape == l1.shape:
-        raise ValueError(
-            "`present`, `kept` and `l1` must have one shape (N,), "
-            f"got {tuple(present.shape)}, {tuple(kept.shape)}, {tuple(l1.shape)}"
-        )
+    shapes = [tuple(value.shape) for value in (present, kept, l1) if value is not None]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"`present`, `kept` and `l1` must have one shape (N,), got {', '.join(map(str, shapes))}")
     if not 0 <= bound <= 1:
         raise ValueError(f"`bound` must be in [0, 1], got {bound}")
-    return present & kept & (l1 <= bound)
+    return present & kept if l1 is None else present & kept & (l1 <= bound)

@@ -61,7 +61,7 @@ class Preservation(Metric):
             before: (N, A) labels of the sources, NaN where a detail does not apply.
             after: (N, A) labels of the results.
             outside: (N,) change outside the edited region, see `l1_outside`; None where no region is known: such
-                sources count neither for `edit_success` nor for `l1_outside`.
+                sources do not count for `l1_outside`, and succeed by their attributes alone.
 
         Raises:
             TypeError: labels or changes that are not floating point.
@@ -72,16 +72,15 @@ class Preservation(Metric):
         present = self.edit.holds(after)
         coarse = kept(self.schema, before, after, edited)
         fine = kept(self.schema, before, after, edited, ("binary", "categorical"))
-        success = torch.zeros_like(present)
         if outside is not None:
             self._check_outside(outside, n)
-            success = edit_success(present, coarse, outside, self.bound)
             self.outside = merge_parts(torch.stack((self.outside, part_of(outside[:, None]))))
+        success = edit_success(present, coarse, outside, self.bound)
         self.hits += torch.stack((present, coarse, fine, success)).sum(1)
-        self.counts += torch.tensor((n, n, n, 0 if outside is None else n), device=self.counts.device)
+        self.counts += n
 
     def compute(self) -> dict[str, Estimate]:
-        """`joint_accuracy`, `kept`, `kept_fine`, `edit_success` and `l1_outside`; the last two NaN without regions.
+        """`joint_accuracy`, `kept`, `kept_fine`, `edit_success` and `l1_outside`; the last NaN without regions.
 
         Raises:
             ValueError: no rows were taken in.

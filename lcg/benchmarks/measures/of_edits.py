@@ -40,19 +40,17 @@ class Preservation(Measure):
     def look(
         self, images: Images, frame: Frame, step: int, sources: Sources | None, evaluator: Evaluator
     ) -> dict[str, Tensor]:
-        if sources is None or sources.regions is None:
-            return {}
-        return {"outside": outside_of(images, sources, step).float()}
+        outside = None if sources is None else outside_of(images, sources, step)
+        return {} if outside is None else {"outside": outside.float()}
 
     def figures(self, view: View) -> Iterator[Figure]:
         task, sources = view.frame.task, view.sources
         if not isinstance(task, Edit | Tradeoff) or sources is None:
             return
         schema, outside = view.evaluator.world.schema, view.all("outside")
-        edits = (task if isinstance(task, Edit) else task.edit).edits
+        edits = task.edit.edits
         edited = [name for edit in edits for name in edit.attributes]
-        moved = torch.zeros(len(view)) if outside is None else outside
-        yield Figure.mean("edit_success", edits_succeed(schema, edits, view.labels, sources, moved))
+        yield Figure.mean("edit_success", edits_succeed(schema, edits, view.labels, sources, outside))
         yield Figure.mean("kept", kept(schema, sources.labels, view.labels, edited, ("binary",)))
         yield Figure.mean("kept_fine", kept(schema, sources.labels, view.labels, edited, ("binary", "categorical")))
         if outside is not None:
@@ -156,7 +154,7 @@ def _share(holds: Tensor) -> tuple[float, float, int]:
 
 
 def edits_succeed(
-    schema: Schema, edits: Sequence[Formula], labels: Tensor, sources: Sources, outside: Tensor
+    schema: Schema, edits: Sequence[Formula], labels: Tensor, sources: Sources, outside: Tensor | None
 ) -> Tensor:
     """Whether all edits are there and all else was kept, (N,) bool.
 
@@ -173,9 +171,9 @@ def edits_succeed(
     return edit_success(present, coarse, outside)
 
 
-def outside_of(images: Images, sources: Sources, step: int) -> Tensor:
-    """How much changed where edits may not show (N,), see `l1_outside`; 0 where nobody knows where that is."""
+def outside_of(images: Images, sources: Sources, step: int) -> Tensor | None:
+    """How much changed where edits may not show (N,), see `l1_outside`; None where nobody knows where that is."""
     if sources.regions is None:
-        return torch.zeros(len(images))
+        return None
     x, y = (pixels_to_x(torch.as_tensor(i)) for i in (sources.images, images))
     return l1_outside(x, y, sources.regions[step])

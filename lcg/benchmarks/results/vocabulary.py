@@ -67,8 +67,8 @@ METRICS = MappingProxyType(
             "edit success",
             "higher",
             3,
-            "share of edits that the judge finds done, with every other binary attribute kept and the pixels outside "
-            "the edited region nearly unchanged",
+            "share of edits that the judge finds done, with every other binary attribute kept and, where it is known "
+            "which pixels an edit may change (not of synthetic sources), the others nearly unchanged",
         ),
         "joint_accuracy": Metric(
             "joint accuracy",

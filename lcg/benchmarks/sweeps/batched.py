@@ -112,9 +112,9 @@ def _batches(group: Sequence[Part]) -> Iterator[tuple[range, dict[Path, Part]]]:
 def _made(parts: Sequence[Part], rows: range) -> list[Made]:
     task = parts[0].cell.task
     if isinstance(task, Edit | Tradeoff):
-        return _edited(parts, task if isinstance(task, Edit) else task.edit, rows)
+        return _edited(parts, task.edit, rows)
     assert isinstance(task, Generate | Scale)  # see `_groups`
-    return _generated(parts, (task if isinstance(task, Generate) else task.generate).formula, rows)
+    return _generated(parts, task.formula, rows)
 
 
 # --- formulas ---
