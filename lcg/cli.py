@@ -62,7 +62,7 @@ TRAINER_COMMANDS = MappingProxyType(
 JOBS = MappingProxyType(
     {
         "encode": Job("images and their attribute table -> latent store", "lcg.data.encode:encode_job"),
-        "generate": Job("images that satisfy a formula over attributes", "lcg.commands:generate_job"),
+        "generate": Job("images that satisfy a formula over attributes", "lcg.generation.job:generate_job"),
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),

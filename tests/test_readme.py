@@ -198,6 +198,8 @@ def shortened(words: tuple[str, ...], number: int, judge: Path) -> list[str]:
         more |= {"device": "cpu"}
         if "--out" not in dict(options(words)):  # so that it cannot be in the way of another
             more |= {"out": f"runs/{command}-{number}"}
+    if command == "generate":  # ranks would start this process again
+        more |= {"ranks.devices": 1, "num": min(64, int(dict(options(words)).get("--num", 64)))}
     if command == "sweep":
         more |= {"count": 1}
     if command == "bench":

@@ -23,11 +23,11 @@ from lcg.benchmarks.figures import Figure
 from lcg.benchmarks.folder import Folder, read_json, read_tensors, write_json, write_tensors
 from lcg.benchmarks.measures import Measure, edits_succeed, outside_of
 from lcg.benchmarks.methods import LCG, Method
-from lcg.benchmarks.pieces import Piece
 from lcg.benchmarks.references import References
 from lcg.benchmarks.tasks import Edit, Generate, Scale, Single, Task, Tradeoff
 from lcg.benchmarks.view import View
 from lcg.guidance import Formula
+from lcg.modules.pieces import Piece
 
 TUNING_SEED = 1_000
 """A repetition that is never measured: what baselines are tuned on."""

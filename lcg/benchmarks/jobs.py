@@ -27,7 +27,6 @@ from lcg.benchmarks.measures import STANDARD, Measure
 from lcg.benchmarks.methods import LCG, Competitor, Method, Variation
 from lcg.benchmarks.options import options_of
 from lcg.benchmarks.outcomes import Outcomes
-from lcg.benchmarks.pieces import Crew, Ranks
 from lcg.benchmarks.results.comparisons import write_comparisons
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.tasks import Generate, Scale, Single, Task, fill, parse_task
@@ -36,6 +35,7 @@ from lcg.benchmarks.worlds.world import World
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import parse
 from lcg.metrics.judge import Judge
+from lcg.modules.pieces import Crew, Ranks
 from lcg.pipeline import CLASSIFIER, PRIOR
 from lcg.settings import Editing, Guidance, Sampling
 
@@ -272,7 +272,7 @@ def settings_of(job: Job, setting: Setting, conditions: str, measures: Sequence[
 
 def provenance(job: Job, setting: Setting, settings: dict[str, Any], crew: Crew) -> dict[str, Any]:
     """What a reader must know of the results, in JSON primitives."""
-    generator, ranks = setting.pipeline.generator, crew.trainer.world_size
+    generator, ranks = setting.pipeline.generator, crew.ranks.count
     return {
         "title": job.title,
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),

@@ -18,13 +18,13 @@ from lcg.benchmarks.folder import read_json
 from lcg.benchmarks.jobs import Job, assemble
 from lcg.benchmarks.measures import STANDARD
 from lcg.benchmarks.methods import LCG
-from lcg.benchmarks.pieces import Crew, Ranks
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.tasks import Generate
 from lcg.benchmarks.tracking import Tracking
 from lcg.benchmarks.view import View
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.sharpness import NearestReal
+from lcg.modules.pieces import Crew, Ranks
 from lcg.pipeline import Pipeline
 from lcg.settings import Editing, Guidance, Sampling
 

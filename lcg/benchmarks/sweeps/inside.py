@@ -21,13 +21,13 @@ import torch
 
 from lcg.benchmarks.benchmark import Benchmark
 from lcg.benchmarks.jobs import Job, assemble, bench_job, run
-from lcg.benchmarks.pieces import Crew
 from lcg.benchmarks.setting import Setting
 from lcg.benchmarks.sweeps.batched import sample_together
 from lcg.benchmarks.sweeps.runs import Attempt, Tell, words_inside
 from lcg.benchmarks.tasks import Task
 from lcg.benchmarks.tracking import check_tracking
 from lcg.job_parser import JobParser
+from lcg.modules.pieces import Crew
 
 SHARED = ("store", "prior", "classifier", "generator", "judge", "world", "cache", "baselines", "shared_judge", "ranks")
 """The options that make a setting."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcg.benchmarks.pieces import Crew, Piece, Progress, Ranks
+from lcg.modules.pieces import Crew, Piece, Progress, Ranks
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +82,13 @@ def test_progress_tells_what_is_going_on(
 
 def test_the_time_that_is_left_is_that_of_each_kind() -> None:
     progress = Progress("samples", [], shown=False)
-    progress.seconds.update(quick=[1.0, 3.0], slow=[60.0])
-    progress.left = ["quick", "quick", "slow"]
+    progress.seconds.update(quick=4.0, slow=60.0)
+    progress.done.update(quick=2, slow=1)
+    progress.left.update(quick=2, slow=1)
     assert progress.time_left() == "1:04"
-    progress.left += ["new"]  # as slow as the others on average, (2 + 60) / 2
+    progress.left["new"] = 1  # as slow as the others on average, (2 + 60) / 2
     assert progress.time_left() == "1:35"
-    progress.left = []
+    progress.left.clear()
     assert progress.time_left() == "0:00"
 
 

@@ -1,8 +1,9 @@
-"""A benchmark's work in pieces: each leaves one file, so a piece whose file is there is done.
+"""Work in pieces: each leaves one file, so a piece whose file is there is done.
 
-Pieces run under Lightning's `predict` on any number of ranks, see `lcg.modules.work`. Files are written whole or not at
-all, so a job may be killed at any moment: started again, by as many ranks as it likes, it makes the files that are
-missing. As a piece is made of the same samples whoever makes it, the results are the same.
+Pieces are made by any number of ranks, see `lcg.modules.work`; one rank alone makes them without Lightning, whose
+import would take longer than a small job. Files are written whole or not at all, so a job may be killed at any moment:
+started again, by as many ranks as it likes, it makes the files that are missing. As a piece is made of the same samples
+whoever makes it, the results are the same.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import logging
 import os
 import time
 import warnings
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from pytorch_lightning import Trainer
 from tqdm import tqdm
 
-from lcg.modules.work import WorkModule
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+LAUNCHED = {"torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"), "srun": ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")}
+"""What tells that a launcher has started this process, and how many others."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ class Ranks:
             )
 
     @property
+    def count(self) -> int:
+        """Of all processes."""
+        return self.devices * self.nodes
+
+    @property
     def on_gpu(self) -> bool:
         return self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
 
@@ -60,12 +70,13 @@ class Ranks:
 
     def trainer(self) -> Trainer:
         """What runs the pieces."""
-        several = self.devices * self.nodes > 1
+        from pytorch_lightning import Trainer
+
         return Trainer(
             accelerator="gpu" if self.on_gpu else "cpu",
             devices=self.devices,
             num_nodes=self.nodes,
-            strategy="ddp" if several else "auto",
+            strategy="ddp" if self.count > 1 else "auto",
             inference_mode=False,  # guidance takes gradients
             use_distributed_sampler=False,
             logger=False,
@@ -98,26 +109,56 @@ class Crew:
 
     Attributes:
         seconds: that this rank has spent on each kind of piece.
+
+    Raises:
+        ValueError: a launcher has started several processes where `ranks` knows of one only, and each would do it all.
     """
 
     def __init__(self, ranks: Ranks) -> None:
-        with _quietly():
-            self.trainer = ranks.trainer()
+        self.ranks = ranks
         self.seconds: dict[str, float] = {}
+        for launcher, (mark, number) in LAUNCHED.items():
+            started = int(os.environ.get(number, 1)) if mark in os.environ else 1
+            if ranks.count == 1 < started:
+                raise ValueError(
+                    f"`ranks` must be the {started} processes that {launcher} has started, got 1; "
+                    "say how many with --ranks.devices on each of --ranks.nodes machines"
+                )
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Lightning's, which knows the other ranks."""
+        with _quietly():
+            return self.ranks.trainer()
 
     @property
     def leads(self) -> bool:
         """Whether this process is the one that reports."""
-        return bool(self.trainer.is_global_zero)
+        return self.ranks.count == 1 or bool(self.trainer.is_global_zero)
 
     def run(self, title: str, pieces: Sequence[Piece]) -> None:
         """Makes the pieces that are missing; returns when all ranks have done theirs."""
-        progress = Progress(title, pieces, shown=self.leads)
-        work = WorkModule(progress.missing, progress.do, progress.begin)
-        with progress, _quietly():
-            self.trainer.predict(work, return_predictions=False)
+        with Progress(title, pieces, shown=self.leads) as progress:
+            if self.ranks.count == 1:
+                self._alone(progress)
+            else:
+                self._together(progress)
         for kind, seconds in progress.seconds.items():
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + sum(seconds)
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+
+    def _alone(self, progress: Progress) -> None:
+        missing = progress.missing()
+        progress.begin(missing)
+        with torch.no_grad():  # as `predict` has it
+            for number in missing:
+                progress.do(number)
+
+    def _together(self, progress: Progress) -> None:
+        from lcg.modules.work import WorkModule
+
+        work = WorkModule(progress.missing, progress.do, progress.begin)
+        with _quietly():
+            self.trainer.predict(work, return_predictions=False)
 
 
 @contextmanager
@@ -141,12 +182,18 @@ class Progress:
         title: what is going on.
         pieces: all of them.
         shown: whether anybody is told.
+
+    Attributes:
+        seconds: spent on each kind.
+        done: pieces of each kind.
+        left: pieces of each kind that this rank has not done yet.
     """
 
     def __init__(self, title: str, pieces: Sequence[Piece], shown: bool = True) -> None:
         self.title, self.pieces, self.shown = title, pieces, shown
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.left: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.done: Counter[str] = Counter()
+        self.left: Counter[str] = Counter()
         self.bar = tqdm(disable=True)
 
     def missing(self) -> list[int]:
@@ -155,7 +202,7 @@ class Progress:
 
     def begin(self, own: Sequence[int]) -> None:
         """Hears which pieces this rank will do."""
-        self.left = [self.pieces[number].kind for number in own]
+        self.left = Counter(self.pieces[number].kind for number in own)
         shape = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self.bar = tqdm(total=len(own), desc=self.title, disable=not (self.shown and own), bar_format=shape)
 
@@ -163,16 +210,17 @@ class Progress:
         """Does a piece."""
         piece, started = self.pieces[number], time.perf_counter()
         piece.make()
-        self.seconds[piece.kind].append(time.perf_counter() - started)
-        self.left.remove(piece.kind)
+        self.seconds[piece.kind] = self.seconds.get(piece.kind, 0.0) + time.perf_counter() - started
+        self.done[piece.kind] += 1
+        self.left[piece.kind] -= 1
         self.bar.set_postfix_str(f"{self.time_left()} left, {piece.kind}", refresh=False)
         self.bar.update()
 
     def time_left(self) -> str:
         """In minutes and seconds; a kind that was not seen yet is taken to be as slow as the mean of the others."""
-        means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.seconds.items()}
+        means = {kind: seconds / self.done[kind] for kind, seconds in self.seconds.items()}
         usual = sum(means.values()) / len(means)
-        minutes, seconds = divmod(round(sum(means.get(kind, usual) for kind in self.left)), 60)
+        minutes, seconds = divmod(round(sum(n * means.get(kind, usual) for kind, n in self.left.items())), 60)
         return f"{minutes}:{seconds:02d}"
 
     def __enter__(self) -> Progress:
