@@ -5,6 +5,7 @@
     plane         three modes in two dimensions: three dependent attributes, a component's label
     latent_class  many dimensions; attributes independent given the component, so that a mixture of products is exact
     cloud         a correlated Gaussian in many dimensions with a continuous attribute: the linear-Gaussian case
+    modes         many dimensions, eight modes apart, some of them `chosen`: strong guidance turns a path sharply
 
 Attributes named `a`, `b` are positively dependent everywhere: for opposed attributes a product of classifiers happens
 to be nearly right, and a test with them would have no power.
@@ -85,6 +86,26 @@ def cloud(dim: int = 8, schedule: Schedule | None = None, seed: int = 0) -> Worl
         Linear("age", _tuple(basis[:, 0] - basis[:, 1]), 0.5, std=0.4),
     ]
     return _world([1.0], mean[None], (basis * std.square() @ basis.T)[None], attributes, schedule)
+
+
+def modes(dim: int = 16, schedule: Schedule | None = None, seed: int = 0) -> World:
+    """Eight Gaussians a few of their standard deviations apart, standardised like latents; the first three `chosen`.
+
+    Args:
+        dim: of the latents.
+        schedule: of the noise; cosine when left out.
+        seed: of the modes.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    means = torch.randn(8, dim, generator=rng, dtype=torch.float64)
+    bases = torch.linalg.qr(torch.randn(8, dim, dim, generator=rng, dtype=torch.float64)).Q
+    std = 0.3 + 0.5 * torch.rand(8, dim, generator=rng, dtype=torch.float64)
+    weights = (0.3 * torch.randn(8, generator=rng, dtype=torch.float64)).softmax(0)
+    covariances = bases * std[:, None].square() @ bases.mT
+    means = means - weights @ means
+    scale = (weights @ (covariances.diagonal(dim1=1, dim2=2) + means.square())).sqrt()
+    chosen = Membership("chosen", (1, 1, 1, 0, 0, 0, 0, 0))
+    return _world(weights.tolist(), means / scale, covariances / scale.outer(scale), [chosen], schedule)
 
 
 def _tuple(direction: Tensor) -> tuple[float, ...]:

@@ -66,6 +66,7 @@ class Laboratory:
             "latent class 16": catalogue.latent_class(16),
             "latent class 64": catalogue.latent_class(64),
             "cloud 8": catalogue.cloud(8),
+            **{f"modes {seed}": catalogue.modes(seed=seed) for seed in range(4)},
         }
         self._references: dict[tuple[str, str, float], Tensor] = {}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcg.conformance.catalogue import cloud, latent_class, line, line_mixture, plane
+from lcg.conformance.catalogue import cloud, latent_class, line, line_mixture, modes, plane
 from lcg.conformance.worlds import Linear, Membership, Probit, QuadratureTerm, TiltTerm, World
-from lcg.diffusion import CosineSchedule, LinearSchedule
+from lcg.diffusion import CosineSchedule, LinearSchedule, MixtureDenoiser
 from lcg.guidance import ClassifierTerm, FormulaReadout, GuidedDenoiser
 
 FORMULAS = ("a", "~a", "a & b", "a | b", "(a & b) | (~a & c)", "mode=left & a", "~high & (b | mode=right)")
@@ -122,6 +122,25 @@ def test_samples_of_the_prior_have_its_moments() -> None:
     )
     torch.testing.assert_close(z_0.mean(0), mean, rtol=0, atol=0.025)
     torch.testing.assert_close(torch.cov(z_0.T), covariance, rtol=0, atol=0.03)
+
+
+def test_modes_are_standardised() -> None:
+    world = modes(seed=3)
+    weights, means = world.denoiser.log_weights.exp(), world.denoiser.means
+    variances = weights @ (world.covariances.diagonal(dim1=1, dim2=2) + means.square())
+    torch.testing.assert_close(weights @ means, torch.zeros(16).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(variances, torch.ones(16).double(), rtol=0, atol=1e-12)
+
+
+def test_guidance_by_what_is_chosen_mixes_the_prior_and_the_chosen() -> None:
+    """grad log P(chosen | z_t) = grad log q_chosen - grad log q, so eps_hat = (1 - w) eps + w eps_chosen."""
+    world, weight, t = modes(), 8.0, torch.linspace(0.1, 0.9, 40).double()
+    log_weights, means = world.denoiser.log_weights[:3], world.denoiser.means[:3]
+    chosen = MixtureDenoiser(log_weights, means, world.covariances[:3], world.schedule)
+    guided = GuidedDenoiser(world.denoiser, [world.joint("chosen")], world.schedule, weight)
+    z_t = latents(world)
+    expected = (1 - weight) * world.denoiser(z_t, t) + weight * chosen(z_t, t)
+    torch.testing.assert_close(guided(z_t, t), expected, rtol=0, atol=1e-10)
 
 
 def test_the_mixture_of_products_is_the_joint_where_directions_are_uncorrelated() -> None:

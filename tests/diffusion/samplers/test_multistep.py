@@ -49,9 +49,9 @@ def test_order_must_be_whole(unchecked: None) -> None:
 def test_second_order_from_so_many_evaluations_on(weight: float, uniform: int, other: int) -> None:
     first = {
         spacing: min(steps for steps in range(2, 99) if recommended_order(steps, weight, spacing) == 2)
-        for spacing in ("uniform", "quadratic", "log_snr", "karras")
+        for spacing in ("uniform", "asinh", "quadratic", "log_snr", "karras")
     }
-    assert first == {"uniform": uniform, "quadratic": other, "log_snr": other, "karras": other}
+    assert first == {"uniform": uniform, "asinh": uniform, "quadratic": other, "log_snr": other, "karras": other}
     assert {recommended_order(steps, weight) for steps in range(max(uniform, other), 99)} == {2}
 
 
@@ -61,5 +61,7 @@ def test_advice_refuses_what_it_cannot_judge(unchecked: None) -> None:
     for weight in (-1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=rf"`weight` must be >= 0 and finite, got {weight}; give the largest"):
             recommended_order(10, weight)
-    with pytest.raises(ValueError, match=r"`spacing` must be one of uniform, log_snr, quadratic, karras, got 'even'"):
+    with pytest.raises(
+        ValueError, match=r"`spacing` must be one of uniform, log_snr, quadratic, karras, asinh, got 'even'"
+    ):
         recommended_order(10, 1.0, "even")
