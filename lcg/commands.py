@@ -1,15 +1,11 @@
-"""`lcg generate` and `lcg edit`: the pipeline as jobs that leave pictures, latents and what they were made with.
+"""`lcg edit`: the pipeline as a job that leaves pictures, latents and what they were made with.
 
-Everything that can be wrong is found before work starts: names in formulas and edits, the sizes of images, networks
-that do not fit together, a folder that holds something already or cannot be written.
+Everything that can be wrong is found before work starts: names in edits, the sizes of images, networks that do not fit
+together, a folder that holds something already or cannot be written.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import re
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,105 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from lcg import __version__
-from lcg.benchmarks.pictures import contact_sheet, strips
+from lcg.benchmarks.pictures import strips
 from lcg.data.store import LatentStore, check_latents
 from lcg.editing import EditSession, Inversion, Step
 from lcg.editing.guided import check_strength
 from lcg.generators.base import Generator, weights_sha256
-from lcg.guidance import parse, parse_edit
-from lcg.pipeline import CLASSIFIER, PRIOR, Draw, Pipeline, load
-from lcg.settings import Editing, Extrapolate, Guidance, Inverting, Sampling
-
-OWN_IMAGE = re.compile(r"\d{4,}(_\d+)?\.png")
-"""How `save_images` names images; of an earlier run, these and its slider are removed, and nothing else ever is."""
+from lcg.guidance import parse_edit
+from lcg.nets.execution import Execution
+from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline, load
+from lcg.places import claim, made_with, pick_device, refuse_occupied, save_images, write_provenance
+from lcg.settings import Editing, Inverting
 
 POOR = 0.05
 """The reconstruction error above which an image is warned of; those that a generator knows have about .005."""
-
-
-def generate_job(
-    formula: str | None = None,
-    num: int = 64,
-    out: str = "runs/generate",
-    seed: int = 0,
-    prior: str = PRIOR,
-    classifier: str = CLASSIFIER,
-    generator: Generator | None = None,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen; the defaults are the help)
-    guidance: Guidance = Guidance(),  # noqa: B008
-    extrapolate: Extrapolate | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> None:
-    """Generates images that satisfy a formula over attributes, such as "glasses & smile & hat & ~beard".
-
-    Writes OUT/sheet.png, OUT/images/NNNN.png, OUT/samples.csv (file, seed), OUT/latents.safetensors and
-    OUT/provenance.json.
-
-    Args:
-        formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0; None samples the prior.
-        num: how many images.
-        out: folder for the results.
-        seed: of the first image; image i has seed + i and is the same whatever num is.
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
-        generator: the frozen generator; the embedded one when left out.
-        sampling: how latents are sampled.
-        guidance: how the formula guides.
-        extrapolate: auto, always or never; what `guidance.extrapolate` says when left out.
-        device: auto, cpu or cuda.
-        overwrite: replace what an earlier run left in OUT.
-    """
-    if num < 1:
-        raise ValueError(f"`num` must be at least 1, got {num}")
-    refuse_occupied(out, overwrite)
-    if extrapolate is not None:
-        guidance = replace(guidance, extrapolate=extrapolate)
-    pipeline = load(prior, classifier, generator, pick_device(device), sampling=sampling, guidance=guidance)
-    if formula is not None:
-        pipeline.term(parse(formula, pipeline.schema))
-    sampling.build(pipeline.denoiser)
-    folder = claim(out)
-    started = time.perf_counter()
-    samples = pipeline.generate(formula, num, seed)
-    seconds = time.perf_counter() - started
-
-    files = save_images(folder / "images", samples.images)
-    contact_sheet(samples.images, columns=16 if num > 32 else 8).save(folder / "sheet.png")
-    with (folder / "samples.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("file", "seed"), *zip(files, samples.seeds, strict=True)])
-    save_file({"z_0": samples.z_0.cpu().contiguous()}, folder / "latents.safetensors")
-    write_provenance(
-        folder,
-        pipeline,
-        command="generate",
-        formula=None if samples.formula is None else str(samples.formula),
-        seeds=[seed, seed + num - 1],
-        sampling=asdict(sampling),
-        guidance=asdict(guidance),
-        seconds=seconds,
-        **describe_draw(samples.draw),
-    )
-    for warning in samples.draw.warnings:
-        print(f"warning: {warning}")
-    print(f"{num} images in {seconds:.1f} s: {folder / 'sheet.png'}")
-
-
-def describe_draw(draw: Draw) -> dict[str, Any]:
-    """How samples of a formula were drawn and how far to trust them, in JSON primitives; empty without a formula."""
-    if draw.plan is None:
-        return {}
-    plan = draw.plan
-    numbers = {"ess": draw.ess, "log_p_formula": draw.log_p_formula, "log_p_formula_stderr": draw.stderr}
-    return {
-        "extrapolated": plan.extrapolate,
-        "dependence": plan.dependence,
-        "weight": asdict(plan.weight),
-        "support": str(plan.support),
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        "warnings": list(draw.warnings),
-    }
 
 
 def edit_job(
@@ -135,6 +45,7 @@ def edit_job(
     generator: Generator | None = None,
     inversion: Inverting = Inverting(),  # noqa: B008
     editing: Editing = Editing(),  # noqa: B008
+    execution: Execution = Execution(),  # noqa: B008
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -158,6 +69,7 @@ def edit_job(
         generator: the frozen generator; the embedded one when left out.
         inversion: how images become latents.
         editing: how edits are made.
+        execution: by which kernels and in which precision the networks run; `auto` is what was measured to be fastest.
         device: auto, cpu or cuda.
         overwrite: replace what an earlier run left in OUT.
     """
@@ -167,7 +79,8 @@ def edit_job(
         check_strength(value)
     if strength is not None:
         editing = replace(editing, strength=strength)
-    pipeline = load(prior, classifier, generator, pick_device(device), editing=editing, inversion=inversion)
+    place = pick_device(device)
+    pipeline = load(prior, classifier, generator, place, execution, editing=editing, inversion=inversion)
     pipeline.editor()
     for edit in edits:
         parse_edit(edit, pipeline.schema)
@@ -185,17 +98,19 @@ def edit_job(
     (folder / "session.json").write_text(saved + "\n")
     write_provenance(
         folder,
-        pipeline,
-        command="edit",
-        source=source,
-        rows=rows,
-        session=session,
-        edits=[step.text for step in opened.steps],
-        strength=opened.strength,
-        strengths=strengths,
-        editing=asdict(editing),
-        inversion=None if inverted is None else {**asdict(inversion), **describe_inversion(inverted)},
-        seconds=seconds,
+        {
+            "command": "edit",
+            "source": source,
+            "rows": rows,
+            "session": session,
+            "edits": [step.text for step in opened.steps],
+            "strength": opened.strength,
+            "strengths": strengths,
+            "editing": asdict(editing),
+            "inversion": None if inverted is None else {**asdict(inversion), **describe_inversion(inverted)},
+            "seconds": seconds,
+            **made_with(pipeline),
+        },
     )
     if inverted is not None:
         print("\n".join(judge_inversion(inverted, source)))
@@ -287,41 +202,6 @@ def judge_inversion(inverted: Inversion, source: list[str]) -> list[str]:
     return lines
 
 
-def refuse_occupied(out: str, overwrite: bool) -> None:
-    """Raises FileExistsError when the folder for results holds something, NotADirectoryError when it is a file."""
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"`out` must be a folder, got the file {folder}; choose another")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"{folder} holds results already; choose another --out, or replace them with --overwrite true"
-        )
-
-
-def claim(out: str) -> Path:
-    """The folder for results, made, writable and without images of an earlier run. Called last before work starts."""
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()  # raises PermissionError now rather than after the work
-    probe.unlink()
-    if (folder / "provenance.json").is_file():
-        for image in (folder / "images").glob("*.png"):  # there may have been more of them
-            if OWN_IMAGE.fullmatch(image.name):
-                image.unlink()
-        (folder / "slider.png").unlink(missing_ok=True)
-    return folder
-
-
-def pick_device(device: str) -> str:
-    """`auto` becomes cuda where there is one. Raises ValueError when the device is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"`device` is {device!r}, but no CUDA device was found; use --device cpu")
-    return device
-
-
 def read_sources(source: list[str], rows: list[int], pipeline: Pipeline) -> EditSession | NDArray[np.uint8]:
     """Rows of a store as a session without steps, or images (N, H, W, 3) uint8, which must become latents yet."""
     if len(source) == 1 and Path(source[0]).is_dir():
@@ -365,19 +245,3 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> NDArray[np.uint8
         expected, got = f"{image_shape[2]}x{image_shape[1]}", f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise ValueError(f"{path} must be {expected} pixels for this generator, got {got}; crop and resize it")
     return pixels
-
-
-def save_images(folder: Path, images: NDArray[np.uint8], suffix: str = "") -> list[str]:
-    """Writes images (N, H, W, 3) as NNNN{suffix}.png; returns their names relative to the folder's parent."""
-    folder.mkdir(exist_ok=True)
-    names = [f"{i:04d}{suffix}.png" for i in range(len(images))]
-    for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(folder / name)
-    return [f"{folder.name}/{name}" for name in names]
-
-
-def write_provenance(folder: Path, pipeline: Pipeline, **entries: Any) -> None:
-    """OUT/provenance.json: what made the results."""
-    entries |= {"lcg": __version__, "torch": torch.__version__, "store": pipeline.store}
-    entries["generator"] = pipeline.generator.identity()
-    (folder / "provenance.json").write_text(json.dumps(entries, indent=2) + "\n")

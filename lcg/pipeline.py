@@ -15,6 +15,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DPMSolverPP2M, Sampler, generators, randn
+from lcg.diffusion import DPMSolverPP2M, Randomness, StaticSampling, generators, randn
 from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
 from lcg.editing.session import MAX_CHARACTERS
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
@@ -46,6 +47,7 @@ from lcg.guidance import (
 )
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
+from lcg.nets.execution import Execution
 from lcg.nets.heads import independent
 from lcg.schema import Schema
 from lcg.settings import Editing, Guidance, Inverting, RowWeights, Sampling, Weight
@@ -55,6 +57,9 @@ CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
 
 
 SEED_STRIDE = 2_654_435_769  # 2^32 / golden ratio: far from the seeds of neighbours; generators look at 32 bits only
+WORTH_RECORDING = 3
+"""Batches from which a GPU's graph pays: it is recorded in the time of about two."""
+
 PROBES = 512
 """Samples of the prior on which the probability of formulas is estimated."""
 
@@ -297,12 +302,15 @@ class Pipeline:
     ) -> Tensor:
         sampler = self.sampling.build(self.denoiser, weight)
         parts = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
-        return torch.cat([self._from_noise(sampler, denoiser, part) for part in parts])
+        sample: Callable[[Tensor, Randomness], Tensor] = partial(sampler.sample, denoiser)
+        if self.device.type == "cuda" and sampler.draws is not None and len(parts) >= WORTH_RECORDING:
+            sample = StaticSampling(sampler, denoiser).sample
+        return torch.cat([self._from_noise(sample, part) for part in parts])
 
-    def _from_noise(self, sampler: Sampler, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int]) -> Tensor:
+    def _from_noise(self, sample: Callable[[Tensor, Randomness], Tensor], seeds: Sequence[int]) -> Tensor:
         rows = generators(seeds)
         noise = randn((len(rows), *self.denoiser.latent_shape), rows, device=self.device)
-        return sampler.sample(denoiser, noise, rows)
+        return sample(noise, rows)
 
     def _with_particles(self, plan: Plan, seeds: Sequence[int]) -> Draw:
         """Twisted sequential Monte Carlo: one system of particles per seed, one draw from each."""
@@ -381,12 +389,15 @@ class Pipeline:
 
     def _guided_rows(self, plans: Sequence[Plan], rows: Sequence[tuple[int, int]], batch_size: int) -> Tensor:
         """Guided samples (B, *latent) of rows, each with the number of its plan and its seed."""
+        if len(plans) == 1:
+            (plan,) = plans
+            return self._sample(self.guided(plan), [seed for _, seed in rows], plan.weight.largest, batch_size)
         sampler, parts = self.sampling.build(self.denoiser, plans[0].weight.largest), []
         weights = [plan.weight for plan in plans]
         for start in range(0, len(rows), batch_size):
             numbers, seeds = zip(*rows[start : start + batch_size], strict=True)
             weight = RowWeights(weights, torch.tensor(numbers, device=self.device))
-            parts.append(self._from_noise(sampler, self.guided(plans[0], weight), seeds))
+            parts.append(self._from_noise(partial(sampler.sample, self.guided(plans[0], weight)), seeds))
         return torch.cat(parts)
 
     def _told(self, plan: Plan, z_0: Tensor, log_p: Tensor, drawn: int) -> Draw:
@@ -509,6 +520,7 @@ def load(
     classifier: str | PathLike[str] = CLASSIFIER,
     generator: Generator | None = None,
     device: torch.device | str = "cpu",
+    execution: Execution | None = None,
     **settings: Any,
 ) -> Pipeline:
     """Loads networks and checks that they fit together.
@@ -518,6 +530,7 @@ def load(
         classifier: checkpoint of the classifiers.
         generator: the frozen generator, put into evaluation mode; None for the embedded one.
         device: where everything goes.
+        execution: by which kernels and in which precision prior and classifier run; None for the fastest, in float32.
         settings: `sampling`, `guidance`, `editing`, `inversion` of the pipeline.
 
     Raises:
@@ -542,6 +555,8 @@ def load(
             f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
         )
     generator = generator.to(device).eval().requires_grad_(False)
+    if execution is not None:
+        p.network.execution = c.network.execution = execution
     labels, calibrated = c.labels, c.calibration.get("dependence", "independent")
     return Pipeline(generator, p.network, c.network, p.statistics, p.store, labels, calibrated, **settings)
 

@@ -3,7 +3,7 @@
 from lcg.diffusion.correctors import MALA, Correction, Corrector, Langevin
 from lcg.diffusion.gaussian import GaussianDenoiser, MixtureDenoiser
 from lcg.diffusion.likelihood import FlowLogProb, LowerBound, evidence_lower_bound, flow_log_prob
-from lcg.diffusion.noise import Randomness, generators, randn
+from lcg.diffusion.noise import Drawn, Randomness, generators, randn
 from lcg.diffusion.process import (
     Denoiser,
     coefficients,
@@ -14,6 +14,7 @@ from lcg.diffusion.process import (
     eps_from_z0,
     flow_from_eps,
     flow_point,
+    prepare,
     renoise,
     score_from_eps,
     v_from_eps,
@@ -27,10 +28,12 @@ from lcg.diffusion.samplers import (
     DDPM,
     DPMSolverPP2M,
     Heun,
+    Path,
     PredictorCorrector,
     Progress,
     Sampler,
     Spacing,
+    StaticSampling,
     UniPC,
     recommended_order,
     time_grid,
@@ -46,6 +49,7 @@ __all__ = [
     "CosineSchedule",
     "DPMSolverPP2M",
     "Denoiser",
+    "Drawn",
     "FlowLogProb",
     "GaussianDenoiser",
     "Heun",
@@ -53,12 +57,14 @@ __all__ = [
     "LinearSchedule",
     "LowerBound",
     "MixtureDenoiser",
+    "Path",
     "PredictorCorrector",
     "Progress",
     "Randomness",
     "Sampler",
     "Schedule",
     "Spacing",
+    "StaticSampling",
     "UniPC",
     "coefficients",
     "diffuse",
@@ -72,6 +78,7 @@ __all__ = [
     "flow_log_prob",
     "flow_point",
     "generators",
+    "prepare",
     "randn",
     "recommended_order",
     "renoise",

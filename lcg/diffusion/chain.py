@@ -72,10 +72,10 @@ class Chain:
         if before is not None:
             previous, r = before
             z_t = z_t + 0.5 * expand(self._gain(r, t), z_t) * (z_0_hat - previous)
-        alpha_s, kept, std = (expand(coef, z_t) for coef in self._ddim._coefficients(t, s))
+        alpha_s, kept, std = (expand(coef, z_t) for coef in self._ddim.coefficients(t, s))
         return alpha_s * z_0_hat + kept * (z_t - alpha * z_0_hat) / sigma, std
 
     def _gain(self, t: Tensor, s: Tensor) -> Tensor:
         """The factor a of z_0_hat in z_s = alpha_s z_0_hat + kept (z_t - alpha_t z_0_hat) / sigma_t."""
-        alpha_s, kept, _ = self._ddim._coefficients(t, s)
+        alpha_s, kept, _ = self._ddim.coefficients(t, s)
         return alpha_s - kept * torch.exp(self.schedule.log_snr(t))

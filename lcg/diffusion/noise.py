@@ -10,8 +10,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Randomness = torch.Generator | Sequence[torch.Generator] | None
-"""Where random numbers come from: torch's global state, one generator for a batch, or one generator per row."""
+
+class Drawn:
+    """Noise that was drawn beforehand and is handed out in turn.
+
+    Args:
+        numbers: each (B, ...), in the order in which they will be asked for.
+    """
+
+    def __init__(self, numbers: Sequence[Tensor]) -> None:
+        self._left = iter(numbers)
+
+    def take(self) -> Tensor:
+        """The next."""
+        return next(self._left)
+
+
+Randomness = torch.Generator | Sequence[torch.Generator] | Drawn | None
+"""Where random numbers come from: torch's global state, one generator for a batch or for each row, or noise drawn."""
 
 
 def generators(seeds: Iterable[int]) -> list[torch.Generator]:
@@ -30,13 +46,16 @@ def randn(
 
     Args:
         shape: (B, ...).
-        generator: none, one, or one per row. Numbers are drawn where the generator lives and then moved to `device`.
+        generator: none, one, or one per row; numbers are drawn where it lives and then moved to `device`. Or noise of
+            this shape, precision and place that was drawn before.
         dtype: precision; the same seed gives other numbers in another precision.
         device: where the result lives.
 
     Raises:
         ValueError: the number of generators is not the number of rows.
     """
+    if isinstance(generator, Drawn):
+        return generator.take()
     if generator is None:
         return torch.randn(*shape, dtype=dtype, device=device)
     if isinstance(generator, torch.Generator):

@@ -26,7 +26,9 @@ precision of z_t. At t = 0 nothing can be said about eps, nor at alpha_t = 0 abo
 there.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -50,6 +52,25 @@ class Denoiser(Protocol):
     def __call__(
         self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch *latent"]: ...
+
+
+Result = TypeVar("Result")
+
+
+def prepare(
+    function: Callable[[Tensor, Tensor], Result], times: Float[Tensor, " steps"]
+) -> list[Callable[[Tensor], Result]]:
+    """A denoiser, or any function of (z_t, t), at each of these times, as functions of z_t alone, (B, *latent).
+
+    What can make use of knowing its times beforehand has a method `prepare(times)` that returns this list: networks,
+    and what guides by them. Its results are those of the function but for rounding.
+    """
+    ready: Callable[[Tensor], list[Callable[[Tensor], Result]]] | None = getattr(function, "prepare", None)
+    return [partial(_all_rows_at, function, t) for t in times] if ready is None else ready(times)
+
+
+def _all_rows_at(function: Callable[[Tensor, Tensor], Result], t: Tensor, z_t: Tensor) -> Result:
+    return function(z_t, t.expand(len(z_t)))
 
 
 def diffuse(

@@ -49,6 +49,7 @@ from lcg.guidance import (
     Weighted,
 )
 from lcg.guidance.formula import Near
+from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.heads import HeadOutputs, independent, known_outputs, predict_labels
 from lcg.schema import Schema
 
@@ -138,6 +139,8 @@ class GuidedEditor(Editor):
                 f"`start`='noise' needs a `t_start` where hardly any signal is left, such as 0.99, got {t_start}"
             )
         check_strength(strength)
+        if dependence == "independent" and isinstance(classifier, TimeConditionedClassifier):
+            classifier = classifier.restricted(schema.names, joint=False)  # nothing else of it is read
         self.denoiser, self.classifier, self.schema, self.sampler = denoiser, classifier, schema, sampler
         self.weight, self.keep_weight, self.strength = weight, keep_weight, strength
         self.source_mode, self.free, self.dependence = source_mode, free, dependence

@@ -38,9 +38,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lcg.diffusion.process import Denoiser, coefficients, z0_from_eps
+from lcg.diffusion.process import Denoiser, coefficients
 from lcg.diffusion.schedule import Schedule, expand
-from lcg.guidance.terms import PriorTerm
+from lcg.guidance.terms import PriorTerm, leaf, refuse_inference_mode
 from lcg.schema import unknown_name
 
 SourceMode = Literal["observation", "tweedie", "paper"]
@@ -111,19 +111,19 @@ class SourceTerm(PriorTerm):
     def condition(
         self,
         z_t: Float[Tensor, "batch *latent"],
-        t: Float[Tensor, " batch"],
+        alpha: float | Tensor,
+        sigma: float | Tensor,
         eps_hat: Float[Tensor, "batch *latent"],
         guidance: Float[Tensor, "batch *latent"],
     ) -> Float[Tensor, "batch *latent"]:
         z_src = self._source(z_t)
-        alpha, sigma = coefficients(self.schedule, t, z_t)
         if self.mode == "paper":
             weight = expand(self.weight, z_t) if isinstance(self.weight, Tensor) else self.weight
             return guidance - weight * (z_t.detach() - alpha * z_src) / sigma**2
 
-        tau2 = (expand(self.tau, z_t) if isinstance(self.tau, Tensor) else torch.full_like(alpha, self.tau)) ** 2
+        tau2 = (expand(self.tau, z_t) if isinstance(self.tau, Tensor) else self.tau) ** 2
         with torch.set_grad_enabled(self.needs_jacobian):  # samplers call under no_grad
-            z_0_hat = z0_from_eps(self.schedule, z_t, t, eps_hat.to(z_t.dtype))
+            z_0_hat = (z_t - sigma * eps_hat.to(z_t.dtype)) / alpha
         residual = z_src - z_0_hat.detach()
         inside = guidance if self.joint else torch.zeros_like(guidance)
         rest = guidance - inside
@@ -157,6 +157,18 @@ class SourceTerm(PriorTerm):
         score = fixed + score / excess.clamp_min(1.0)
         return rest + torch.where(_per_row(solved, score), score, white)
 
+    def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
+        """What this term alone adds to the prior's score, (B, *latent).
+
+        Raises:
+            RuntimeError: called under torch.inference_mode.
+        """
+        refuse_inference_mode()
+        with torch.set_grad_enabled(self.needs_jacobian):
+            z = leaf(z_t)
+            eps_hat = self.denoiser(z, t)
+        return self.condition(z, *coefficients(self.schedule, t, z), eps_hat, torch.zeros_like(z_t))
+
     def _outside(self, v: Tensor) -> Tensor:
         """Q v, the part of v outside the free directions."""
         if self.free is None:
@@ -183,7 +195,7 @@ class SourceTerm(PriorTerm):
 
 def conjugate_gradients(
     product: Callable[[Tensor], Tensor],
-    shift: Float[Tensor, "batch *one"],
+    shift: float | Float[Tensor, "batch *one"],
     right: Float[Tensor, "batch *latent"],
     iterations: int,
     tolerance: float,
@@ -195,7 +207,7 @@ def conjugate_gradients(
 
     Args:
         product: v -> C v, both (B, *latent).
-        shift: > 0, (B, 1, ...).
+        shift: > 0, a number or (B, 1, ...).
         right: the right-hand side.
         iterations: how many products at most.
         tolerance: residual at which a row stops, relative to its right-hand side.

@@ -10,13 +10,16 @@ on, everything is in float32 at least.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
-from lcg.diffusion.process import Denoiser
+from lcg.diffusion.process import Denoiser, prepare
 from lcg.guidance.formula import Formula
 from lcg.guidance.probability import CompiledFormula
 from lcg.nets.heads import (
@@ -40,11 +43,24 @@ Dependence = Literal["joint", "independent"]
 """How several attributes are read: from a joint head where there is one, or each by itself."""
 
 
+@dataclass(frozen=True)
+class TermAt:
+    """A term at one time.
+
+    Attributes:
+        log_prob: (B, *latent) -> (B,), differentiable.
+        score: its gradient, (B, *latent), where the term knows it; None where it is to be differentiated.
+    """
+
+    log_prob: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor], Tensor] | None = None
+
+
 class Term(ABC):
     """A log-probability of something given z_t; larger is better.
 
     A term that knows its gradient overrides `score`. All others are added up and differentiated together by the guided
-    denoiser.
+    denoiser. One that can compute something beforehand when it knows the times overrides `prepare`.
     """
 
     @abstractmethod
@@ -58,6 +74,16 @@ class Term(ABC):
             RuntimeError: called under torch.inference_mode.
         """
         return gradient(lambda z: self.log_prob(z, t), z_t)
+
+    def at(self, t: Float[Tensor, " batch"]) -> TermAt:
+        """The term at a time for each row."""
+        own = partial(self.score, t=t) if type(self).score is not Term.score else None
+        return TermAt(partial(self.log_prob, t=t), own)
+
+    def prepare(self, times: Float[Tensor, " steps"]) -> list[TermAt]:
+        """The term at each of a sampler's times, at which all rows are."""
+        own = prepare(self.score, times) if type(self).score is not Term.score else [None] * len(times)
+        return [TermAt(*both) for both in zip(prepare(self.log_prob, times), own, strict=True)]
 
 
 class PriorTerm(ABC):
@@ -75,7 +101,8 @@ class PriorTerm(ABC):
     def condition(
         self,
         z_t: Float[Tensor, "batch *latent"],
-        t: Float[Tensor, " batch"],
+        alpha: float | Tensor,
+        sigma: float | Tensor,
         eps_hat: Float[Tensor, "batch *latent"],
         guidance: Float[Tensor, "batch *latent"],
     ) -> Float[Tensor, "batch *latent"]:
@@ -83,25 +110,14 @@ class PriorTerm(ABC):
 
         Args:
             z_t: noised latents.
-            t: their times.
+            alpha: alpha_t of all rows, or of each (B, 1, ...).
+            sigma: sigma_t likewise.
             eps_hat: the denoiser's prediction, with its graph back to z_t if `needs_jacobian`.
             guidance: the weighted sum of the other terms' scores.
 
         Returns:
             What is to be added to the prior's score.
         """
-
-    def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
-        """What this term alone adds to the prior's score, (B, *latent).
-
-        Raises:
-            RuntimeError: called under torch.inference_mode.
-        """
-        refuse_inference_mode()
-        with torch.set_grad_enabled(self.needs_jacobian):
-            z = leaf(z_t)
-            eps_hat = self.denoiser(z, t)
-        return self.condition(z, t, eps_hat, torch.zeros_like(z_t))
 
 
 class ClassifierTerm(Term):
@@ -129,7 +145,20 @@ class ClassifierTerm(Term):
             ValueError: it is not finite for some row.
             RuntimeError: the classifier's outputs are cut off from z_t.
         """
-        outputs = self.classifier(z_t, t)
+        total, outputs = self._read(self.classifier(z_t, t), z_t)
+        if not torch.isfinite(total).all():
+            raise ValueError(self._not_finite(outputs, total.detach(), t))
+        return total
+
+    def prepare(self, times: Float[Tensor, " steps"]) -> list[TermAt]:
+        """See `Term`. Values that are not finite are left to the guided denoiser to notice."""
+        return [TermAt(partial(self._read_at, outputs)) for outputs in prepare(self.classifier, times)]
+
+    def _read_at(self, outputs: Callable[[Tensor], Outputs], z_t: Tensor) -> Tensor:
+        return self._read(outputs(z_t), z_t)[0]
+
+    def _read(self, outputs: Outputs, z_t: Tensor) -> tuple[Tensor, Outputs]:
+        """The weighted sum of all readouts, and the outputs in the precision that they were read in."""
         if torch.is_grad_enabled() and z_t.requires_grad and not any(o.requires_grad for _, o in tensors(outputs)):
             raise RuntimeError("the classifier's outputs have no gradient; run it without torch.no_grad() or detach()")
         with torch.autocast(z_t.device.type, enabled=False):
@@ -137,9 +166,7 @@ class ClassifierTerm(Term):
             total: Tensor = sum(
                 (weighted(readout(outputs), weight) for readout, weight in self.readouts), z_t.new_zeros(())
             )
-        if not torch.isfinite(total).all():
-            raise ValueError(self._not_finite(outputs, total.detach(), t))
-        return total
+        return total, outputs
 
     def _not_finite(self, outputs: Outputs, total: Tensor, t: Tensor) -> str:
         row = int(torch.nonzero(~torch.isfinite(total))[0])
@@ -175,12 +202,19 @@ class LayeredTerm(Term):
         return self.term.log_prob(z_t, t)
 
     def score(self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *latent"]:
+        return self._weighted(self.term.at(t), z_t)
+
+    def prepare(self, times: Float[Tensor, " steps"]) -> list[TermAt]:
+        return [TermAt(inner.log_prob, partial(self._weighted, inner)) for inner in self.term.prepare(times)]
+
+    def _weighted(self, inner: TermAt, z_t: Tensor) -> Tensor:
         if z_t.ndim < 3 or z_t.shape[1] != len(self.layers):
             raise ValueError(
                 f"`layers` must be one weight for each layer of the latents, got {len(self.layers)} for latents of "
                 f"shape {tuple(z_t.shape[1:])}; leave it out for latents without layers"
             )
-        return self.layers.to(z_t).reshape(-1, *(1,) * (z_t.ndim - 2)) * self.term.score(z_t, t)
+        score = gradient(inner.log_prob, z_t) if inner.score is None else inner.score(z_t)
+        return self.layers.to(z_t).reshape(-1, *(1,) * (z_t.ndim - 2)) * score
 
 
 class FormulaReadout:
@@ -290,18 +324,29 @@ class BeliefReadout:
             raise ValueError(
                 f"`asked` must have {len(schema)} columns, one per attribute of the schema, got {asked.shape[1]}"
             )
-        self._columns = [(j, attribute) for j, attribute in enumerate(schema) if bool(asked[:, j].any())]
-        for _, attribute in self._columns:
+        columns = [(j, attribute) for j, attribute in enumerate(schema) if bool(asked[:, j].any())]
+        for _, attribute in columns:
             if attribute.name not in beliefs:
                 raise unknown_name("attribute", attribute.name, beliefs, "the beliefs")
-        self.beliefs = {a.name: beliefs[a.name].detach() for _, a in self._columns}
+        # Only what is asked is ever computed, and all binary attributes together.
+        self._binary = [(j, a.name) for j, a in columns if a.kind == "binary"]
+        self._others = [(j, a) for j, a in columns if a.kind != "binary"]
+        self.beliefs = {a.name: beliefs[a.name].detach() for _, a in columns}
         self.asked = asked
+        if self._binary:
+            self._sure = torch.stack([self.beliefs[name] for _, name in self._binary], dim=-1).sigmoid()
+            self._wanted = asked[:, [j for j, _ in self._binary]]
 
     def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
         outputs = independent(outputs)
         like = next(iter(outputs.values()))
         total = like.new_zeros(len(like))
-        for j, attribute in self._columns:
+        if self._binary:
+            logits = torch.stack([outputs[name] for _, name in self._binary], dim=-1)
+            sure = self._sure.to(logits).expand_as(logits)
+            surprise = functional.binary_cross_entropy_with_logits(logits, sure, reduction="none")
+            total = total - torch.where(self._wanted, surprise, 0.0).sum(-1)
+        for j, attribute in self._others:
             expected = expected_log_likelihood(attribute, outputs[attribute.name], self.beliefs[attribute.name])
             total = total + torch.where(self.asked[:, j], expected, 0.0)
         return total

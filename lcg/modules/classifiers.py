@@ -24,7 +24,7 @@ from lcg.modules.bands import BANDS, band_name, noised
 from lcg.modules.calibration import LOG_TEMPERATURE, calibrate_written, diagnose_to
 from lcg.modules.optimizer import adamw
 from lcg.modules.ranks import draw_own_noise
-from lcg.nets.classifier import TimeConditionedClassifier
+from lcg.nets.classifier import TimeConditionedClassifier, Trunk
 from lcg.nets.denoiser import ScheduleName, make_schedule, stratified_times
 from lcg.nets.heads import mean_negative_log_likelihood
 
@@ -38,6 +38,8 @@ class ClassifierModule(LightningModule):
         schedule: must be the prior's.
         dropout: in training.
         components: of the joint head; 1 takes attributes to be independent given z_t.
+        time_features: dimension of the time's embedding.
+        trunk: `shared` by all attributes, or `separate`, a network for each, without a joint head.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
@@ -50,6 +52,8 @@ class ClassifierModule(LightningModule):
         schedule: ScheduleName = "cosine",
         dropout: float = 0.1,
         components: int = 1,
+        time_features: int = 64,
+        trunk: Trunk = "shared",
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         warmup: int = 100,
@@ -57,6 +61,7 @@ class ClassifierModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.width, self.depth, self.dropout, self.components = width, depth, dropout, components
+        self.time_features, self.trunk = time_features, trunk
         self.schedule_name, self.schedule = schedule, make_schedule(schedule)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.classifier: TimeConditionedClassifier
@@ -68,7 +73,14 @@ class ClassifierModule(LightningModule):
             return
         data = LatentDataModule.of(self.trainer)
         self.classifier = TimeConditionedClassifier(
-            data.latent_shape, data.schema, self.width, self.depth, self.dropout, self.components
+            data.latent_shape,
+            data.schema,
+            self.width,
+            self.depth,
+            self.dropout,
+            self.components,
+            self.time_features,
+            self.trunk,
         )
         self.calibration = BandedCalibration(data.schema, BANDS)
 

@@ -34,6 +34,7 @@ class PriorModule(LightningModule):
         prediction: what the network predicts, `v` or `eps`.
         schedule: `cosine` or `linear`.
         dropout: in training.
+        time_features: dimension of the time's embedding.
         time_spread: standard deviation s of logit(t) in training; None for t ~ U(0, 1). Small values spend the steps at
             middle noise, where attributes are decided, at the cost of the finest details.
         mixup: share of the latents in [0, 1] that are trained on as interpolations with others.
@@ -50,6 +51,7 @@ class PriorModule(LightningModule):
         prediction: Prediction = "v",
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
+        time_features: int = 64,
         time_spread: float | None = 0.8,
         mixup: float = 0.0,
         start_from: str | None = None,
@@ -64,7 +66,7 @@ class PriorModule(LightningModule):
             raise ValueError(f"`mixup` must be in [0, 1], got {mixup}; 0.4 extrapolates, 0 is for ordinary samples")
         self.save_hyperparameters()
         self.mixup, self.start_from = mixup, start_from
-        self.width, self.depth, self.dropout = width, depth, dropout
+        self.width, self.depth, self.dropout, self.time_features = width, depth, dropout, time_features
         self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.denoiser: LatentDenoiser
@@ -75,7 +77,9 @@ class PriorModule(LightningModule):
             return
         data = LatentDataModule.of(self.trainer)
         shape = data.latent_shape
-        self.denoiser = LatentDenoiser(shape, self.width, self.depth, self.prediction, self.schedule, self.dropout)
+        self.denoiser = LatentDenoiser(
+            shape, self.width, self.depth, self.prediction, self.schedule, self.dropout, self.time_features
+        )
         if self.start_from is not None:
             other = load_network(self.start_from, "denoiser")
             if other.config != self.denoiser.config or other.store != data.store.fingerprint:

@@ -9,9 +9,15 @@ each block normalises (adaptive layer norm, Peebles & Xie 2023, arXiv:2212.09748
 
 Diffusion Autoencoders (Preechakul et al. 2022, arXiv:2111.15640, appendix A) use a perceptron whose layers each get the
 latent again instead, and modulate before they normalise.
+
+What the time contributes depends on nothing else. A sampler puts all rows at one time and knows its times beforehand:
+it gets them in one `TimeTable`, computed once, and the rest of the network is run on it (`lcg.nets.frozen`).
 """
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -47,6 +53,21 @@ class Door(nn.Module):
         return z
 
 
+@dataclass(frozen=True)
+class TimeTable:
+    """What times alone contribute to a `SkipPerceptron`, a row per time.
+
+    Attributes:
+        bias: W_in tau(t) + b_in, (T, width).
+        scale: 1 + scale_l(t) of each block, (T, width).
+        shift: shift_l(t), (T, width).
+    """
+
+    bias: Float[Tensor, "times width"]
+    scale: tuple[Float[Tensor, "times width"], ...]
+    shift: tuple[Float[Tensor, "times width"], ...]
+
+
 class SkipPerceptron(nn.Module):
     """See the module's equation.
 
@@ -69,6 +90,7 @@ class SkipPerceptron(nn.Module):
         for name, value in (("width", width), ("depth", depth)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
+        self.inputs = inputs
         self.time = TimeFeatures(time_features)
         self.input = nn.Linear(inputs + time_features, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, time_features, dropout) for _ in range(depth))
@@ -76,27 +98,48 @@ class SkipPerceptron(nn.Module):
         self.output = nn.Linear(width, outputs)
 
     def forward(self, z: Float[Tensor, "batch inputs"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch outputs"]:
-        # Samplers put all rows at one time, by expanding a scalar: then its features are computed once, not per row.
-        features = self.time(t[:1] if t.stride(0) == 0 else t)
-        h = self.input(torch.cat((z, features.expand(len(z), -1)), dim=-1))
-        for block in self.blocks:
-            h = block(h, features)
+        # Samplers put all rows at one time, by expanding a scalar: then its share is computed once, not per row.
+        return self.run(z, self.table(t[:1] if t.stride(0) == 0 else t))
+
+    def table(self, t: Float[Tensor, " times"]) -> TimeTable:
+        """What times contribute."""
+        features = self.time(t)
+        bias = functional.linear(features, self.input.weight[:, self.inputs :], self.input.bias)
+        blocks = cast("Iterable[ModulatedBlock]", self.blocks)
+        modulation = [block.modulation(features).chunk(2, dim=-1) for block in blocks]
+        return TimeTable(bias, tuple(1 + scale for scale, _ in modulation), tuple(shift for _, shift in modulation))
+
+    def run(self, z: Float[Tensor, "batch inputs"], table: TimeTable) -> Float[Tensor, "batch outputs"]:
+        """The network at times of which the table has one for all rows, or one for each."""
+        h = torch.addmm(table.bias, z, self.input.weight[:, : self.inputs].t())
+        for block, scale, shift in zip(self.blocks, table.scale, table.shift, strict=True):
+            h = block(h, scale, shift)
         return self.output(self.norm(h))
 
 
 class ModulatedBlock(nn.Module):
-    """h + B silu(A (norm(h) * (1 + scale) + shift)), with scale and shift linear in the time features."""
+    """h + B silu(A (norm(h) * scale + shift)); the scale and the shift are linear in the time features."""
 
     def __init__(self, width: int, time_features: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(time_features, 2 * width)
         self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, h: Float[Tensor, "batch width"], features: Float[Tensor, "times features"]
+        self,
+        h: Float[Tensor, "batch width"],
+        scale: Float[Tensor, "times width"],
+        shift: Float[Tensor, "times width"],
     ) -> Float[Tensor, "batch width"]:
-        scale, shift = self.modulation(features).chunk(2, dim=-1)
-        inner = functional.silu(self.up(torch.addcmul(shift, self.norm(h), 1 + scale)))
+        inner = functional.silu(self.up(modulated_norm(h, scale, shift)))
         return h + self.down(self.dropout(inner))
+
+
+def modulated_norm(
+    h: Float[Tensor, "batch width"], scale: Float[Tensor, "times width"], shift: Float[Tensor, "times width"]
+) -> Float[Tensor, "batch width"]:
+    """norm(h) * scale + shift, in one kernel where all rows are at one time."""
+    if len(scale) == 1:
+        return functional.layer_norm(h, h.shape[1:], scale[0], shift[0])
+    return torch.addcmul(shift, functional.layer_norm(h, h.shape[1:]), scale)

@@ -24,6 +24,7 @@ from lcg.diffusion import diffuse, eps_from_v
 from lcg.diffusion.process import velocity
 from lcg.nets.blocks import SkipPerceptron
 from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName
+from lcg.nets.prepared import Prepared
 from lcg.schema import Schema
 
 
@@ -109,6 +110,7 @@ class ConditionalDenoiser(LatentDenoiser):
         schedule: the noise schedule.
         dropout: of hidden units, in training; labels are dropped by `drop_labels`.
         features: of the embedding of each attribute, at least 1.
+        time_features: dimension of the time's embedding.
 
     Raises:
         ValueError: unknown prediction or schedule, or no features.
@@ -124,15 +126,17 @@ class ConditionalDenoiser(LatentDenoiser):
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
         features: int = 16,
+        time_features: int = 64,
     ) -> None:
-        super().__init__(latent_shape, width, depth, prediction, schedule, dropout)
+        super().__init__(latent_shape, width, depth, prediction, schedule, dropout, time_features)
         if features < 1:
             raise ValueError(f"`features` must be at least 1, got {features}; 16 is usual")
         self.config |= {"schema": schema.to_dict(), "features": features}
         self.schema = schema
         self.embedding = LabelEmbedding(schema, features)
         size = math.prod(latent_shape)
-        self.net = SkipPerceptron(size + features * len(schema), size, width, depth, dropout=dropout)
+        self.net = SkipPerceptron(size + features * len(schema), size, width, depth, time_features, dropout)
+        self._prepared = Prepared([self.net])
         nn.init.zeros_(self.net.output.weight)
         nn.init.zeros_(self.net.output.bias)
 
@@ -163,11 +167,10 @@ class ConditionalDenoiser(LatentDenoiser):
         labels: Float[Tensor, "rows attributes"] | None = None,
     ) -> Float[Tensor, "batch *latent"]:
         """The network's own prediction given labels, eps or v, in the precision of z_t."""
-        if tuple(z_t.shape[1:]) != self.latent_shape:
-            raise ValueError(
-                f"the denoiser was trained on latents of shape {self.latent_shape}, got {tuple(z_t.shape[1:])}; "
-                "use the prior that was fitted on this store"
-            )
+        self._check_shape(z_t)
+        return self.net(self._inputs(z_t, labels), t).to(z_t.dtype).view_as(z_t)
+
+    def _inputs(self, z_t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             labels = torch.full((1, len(self.schema)), torch.nan, device=z_t.device)
         if len(labels) not in (1, len(z_t)):
@@ -175,7 +178,7 @@ class ConditionalDenoiser(LatentDenoiser):
         if not self.training:
             self.embedding.check(labels)
         given = self.embedding(labels).expand(len(z_t), -1)
-        return self.net(torch.cat((z_t.flatten(1), given.to(z_t.dtype)), dim=1), t).to(z_t.dtype).view_as(z_t)
+        return torch.cat((z_t.flatten(1), given.to(z_t.dtype)), dim=1)
 
     def loss(
         self,

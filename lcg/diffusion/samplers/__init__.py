@@ -6,7 +6,9 @@ from lcg.diffusion.samplers.ddpm import DDPM
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from lcg.diffusion.samplers.heun import Heun
 from lcg.diffusion.samplers.multistep import Multistep, recommended_order
+from lcg.diffusion.samplers.path import Path
 from lcg.diffusion.samplers.predictor_corrector import PredictorCorrector
+from lcg.diffusion.samplers.static import StaticSampling
 from lcg.diffusion.samplers.unipc import UniPC
 
 __all__ = [
@@ -15,10 +17,12 @@ __all__ = [
     "DPMSolverPP2M",
     "Heun",
     "Multistep",
+    "Path",
     "PredictorCorrector",
     "Progress",
     "Sampler",
     "Spacing",
+    "StaticSampling",
     "UniPC",
     "recommended_order",
     "time_grid",

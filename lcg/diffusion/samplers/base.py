@@ -5,7 +5,9 @@ evaluation, which is made at t_end. Whether the denoiser is guided it never know
 
 Which times suit: see `Spacing`. Wide intervals in lambda_t at little noise are harmless, since z_0_hat hardly moves
 there; the grid "uniform" has them at both ends. "log_snr" and "karras" have none, and need fewer evaluations for the
-same accuracy when the ends are drawn in: with ten, t_start = 0.99 and t_end = 0.04 (`UniPC` gives figures).
+same accuracy when the ends are drawn in. "asinh" is even in lambda_t where signal and noise are alike, |lambda_t| < 1,
+and its steps grow like |lambda_t| from there on. That is where guidance makes z_0_hat turn, the sooner the stronger it
+is, so that it suits any weight, and strong guidance best of all (`UniPC` gives figures).
 """
 
 from abc import ABC, abstractmethod
@@ -17,14 +19,15 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lcg.diffusion.noise import Randomness
-from lcg.diffusion.process import Denoiser, eps_from_z0, z0_from_eps
+from lcg.diffusion.process import Denoiser
+from lcg.diffusion.samplers.path import Path
 from lcg.diffusion.schedule import Schedule
 
 Progress = Callable[[int, int], object]
 """Called as progress(step, steps) after each evaluation of the denoiser and what follows it, step = 1, ..., steps."""
 
-Spacing = Literal["uniform", "log_snr", "quadratic", "karras"]
-"""Even in t, in lambda_t, in sqrt(t), or in (sigma_t / alpha_t)^(1/7)."""
+Spacing = Literal["uniform", "log_snr", "quadratic", "karras", "asinh"]
+"""Even in t, in lambda_t, in sqrt(t), in (sigma_t / alpha_t)^(1/7), or in asinh(lambda_t)."""
 
 RHO = 7.0
 """The exponent of the spacing "karras", as in Karras et al. 2022, table 1."""
@@ -39,11 +42,12 @@ def time_grid(
     signal and rho = 7 (Karras et al. 2022, arXiv:2206.00364, equation 5); rho -> infinity is "log_snr".
 
     Args:
-        schedule: gives lambda_t for the spacings "log_snr" and "karras".
+        schedule: gives lambda_t for the spacings "log_snr", "karras" and "asinh".
         steps: number of intervals.
         t_start: first time, below 1 where the schedule ends in pure noise.
         t_end: last time, above 0.
-        spacing: even in t ("uniform"), in lambda_t ("log_snr"), in sqrt(t) ("quadratic") or in r^(1/7) ("karras").
+        spacing: even in t ("uniform"), in lambda_t ("log_snr"), in sqrt(t) ("quadratic"), in r^(1/7) ("karras") or in
+            asinh(lambda_t) ("asinh").
 
     Raises:
         ValueError: steps < 1, not 0 < t_end < t_start <= 1, no signal at t_start, or an unknown spacing.
@@ -69,6 +73,8 @@ def time_grid(
     elif spacing == "karras":
         root = torch.exp(-schedule.log_snr(ends) / RHO)  # r^(1/rho)
         grid = schedule.time(-RHO * _between(root, fraction).log())
+    elif spacing == "asinh":
+        grid = schedule.time(_between(schedule.log_snr(ends).asinh(), fraction).sinh())
     else:
         raise ValueError(f"`spacing` must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
     grid[0], grid[-1] = ends  # exactly, whatever the rounding of the inverse
@@ -144,32 +150,25 @@ class Sampler(ABC):
             TypeError: z has another precision than float32 or float64.
             ValueError: t_start is not above t_end, or the number of generators is not the number of rows.
         """
-        return self.solve(denoiser, z, self._grid(z, t_start), generator, progress)
+        return self.solve(self.path(denoiser, self.grid(z, t_start)), z, generator, progress)
 
     @abstractmethod
     def solve(
-        self,
-        denoiser: Denoiser,
-        z: Float[Tensor, "batch *latent"],
-        times: Float[Tensor, " steps"],
-        generator: Randomness,
-        progress: Progress | None,
+        self, path: Path, z: Float[Tensor, "batch *latent"], generator: Randomness, progress: Progress | None
     ) -> Float[Tensor, "batch *latent"]:
-        """The loop: z at times[0] to z_0_hat at times[-1], one evaluation of the denoiser at each time."""
+        """The loop: z at the path's first time to z_0_hat at its last, one evaluation of the denoiser at each."""
 
-    def predict(
-        self, denoiser: Denoiser, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, ""]
-    ) -> tuple[Float[Tensor, "batch *latent"], Float[Tensor, "batch *latent"]]:
-        """(z_0_hat, eps_hat) at z_t, where all rows are at one time t; z_0_hat clipped if the sampler clips."""
-        t = t.expand(len(z_t))
-        eps_hat = denoiser(z_t, t).to(z_t.dtype)  # the state keeps its precision under autocast
-        z_0_hat = z0_from_eps(self.schedule, z_t, t, eps_hat)
-        if self.clip is None:
-            return z_0_hat, eps_hat
-        z_0_hat = z_0_hat.clamp(-self.clip, self.clip)
-        return z_0_hat, eps_from_z0(self.schedule, z_t, t, z_0_hat)
+    def path(self, denoiser: Denoiser, times: Float[Tensor, " steps"]) -> Path:
+        """The denoiser at these times."""
+        return Path(denoiser, self.schedule, times, self.clip)
 
-    def _grid(self, z: Tensor, t_start: float | None) -> Tensor:
+    @property
+    def draws(self) -> int | None:
+        """How often noise is drawn for a sample; None if that is not known beforehand."""
+        return 0
+
+    def grid(self, z: Float[Tensor, "batch *latent"], t_start: float | None = None) -> Float[Tensor, " steps"]:
+        """The times in the precision and place of the latents. Raises TypeError when that is below float32."""
         if z.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"`z`, the sampler's state, must be float32 or float64, got {z.dtype}; use z.float()")
         # Rounded to z's precision, so that sampler and denoiser compute their coefficients from the same t.

@@ -11,13 +11,14 @@ z_0_hat.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lcg.diffusion.noise import Randomness, randn
-from lcg.diffusion.process import Denoiser, coefficients, v_from_eps
+from lcg.diffusion.process import Denoiser
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing
-from lcg.diffusion.schedule import Schedule, expand
+from lcg.diffusion.samplers.path import Path
+from lcg.diffusion.schedule import Schedule
 
 
 class DDIM(Sampler):
@@ -45,25 +46,40 @@ class DDIM(Sampler):
             raise ValueError(f"`eta` must be in [0, 1], got {eta}; 0 is deterministic, 1 is ancestral sampling")
         self.eta = eta
 
+    @property
+    def draws(self) -> int:
+        return self.steps - 1 if self.eta > 0 else 0
+
     def solve(
-        self,
-        denoiser: Denoiser,
-        z: Float[Tensor, "batch *latent"],
-        times: Float[Tensor, " steps"],
-        generator: Randomness,
-        progress: Progress | None,
+        self, path: Path, z: Float[Tensor, "batch *latent"], generator: Randomness, progress: Progress | None
     ) -> Float[Tensor, "batch *latent"]:
-        z_0_hat = z
-        for i, t in enumerate(times):
-            z_0_hat, eps_hat = self.predict(denoiser, z, t)
-            if i + 1 < len(times):
-                alpha, kept, std = (expand(coef, z) for coef in self._coefficients(t, times[i + 1]))
-                z = alpha * z_0_hat + kept * eps_hat
-                if self.eta > 0:
-                    z = z + std * randn(z.shape, generator, dtype=z.dtype, device=z.device)
+        z_0_hat, steps = z, self.steps_of(path)
+        for i in path:
+            z_0_hat, eps_hat = path.predict(z, i)
+            if i + 1 < len(path):
+                z = self.step(steps[i], z_0_hat, eps_hat, generator)
             if progress is not None:
-                progress(i + 1, len(times))
+                progress(i + 1, len(path))
         return z_0_hat
+
+    def step(
+        self,
+        coefs: tuple[float, float, float],
+        z_0_hat: Float[Tensor, "batch *latent"],
+        eps_hat: Float[Tensor, "batch *latent"],
+        generator: Randomness = None,
+    ) -> Float[Tensor, "batch *latent"]:
+        """z at the next time, with the weights of z_0_hat, eps_hat and xi."""
+        alpha, kept, std = coefs
+        z = torch.add(alpha * z_0_hat, eps_hat, alpha=kept)
+        if self.eta == 0:
+            return z
+        return torch.add(z, randn(z.shape, generator, dtype=z.dtype, device=z.device), alpha=std)
+
+    def steps_of(self, path: Path) -> list[tuple[float, float, float]]:
+        """The weights of every step of a path."""
+        times = path.times.cpu()
+        return list(zip(*(coef.tolist() for coef in self.coefficients(times[:-1], times[1:])), strict=True))
 
     @torch.no_grad()
     def invert(
@@ -105,21 +121,24 @@ class DDIM(Sampler):
             raise ValueError(
                 f"`iterations` must be at least 1, got {iterations}; 1 is plain inversion, more are tighter"
             )
-        z, times = z_0, self._grid(z_0, t_stop).flip(0)
-        s = torch.zeros_like(times[0])  # the last step of sampling, to z_0_hat, is a DDIM step to time 0
-        for i, t in enumerate(times):
-            (alpha_s, sigma_s), (alpha_t, sigma_t) = (coefficients(self.schedule, u, z) for u in (s, t))
+        z, path = z_0, Path(denoiser, self.schedule, self.grid(z_0, t_stop).flip(0))
+        alpha_s, sigma_s = 1.0, 0.0  # the last step of sampling, to z_0_hat, is a DDIM step to time 0
+        for i in path:
+            alpha_t, sigma_t = path.alpha[i], path.sigma[i]
             cos, sin = alpha_s * alpha_t + sigma_s * sigma_t, alpha_s * sigma_t - sigma_s * alpha_t
-            z_s, rows = z, t.expand(len(z))
+            z_s = z
             for _ in range(iterations):
-                z = (z_s + sin * v_from_eps(self.schedule, z, rows, denoiser(z, rows).to(z.dtype))) / cos
-            s = t
+                v_hat = torch.sub(path.eps_hat(z, i), z, alpha=sigma_t) / alpha_t
+                z = torch.add(z_s, v_hat, alpha=sin) / cos
+            alpha_s, sigma_s = alpha_t, sigma_t
             if progress is not None:
-                progress(i + 1, len(times))
+                progress(i + 1, len(path))
         return z
 
-    def _coefficients(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The weights alpha_s of z_0_hat, sqrt(sigma_s^2 - std^2) of eps_hat and std of xi, in float64.
+    def coefficients(
+        self, t: Float[Tensor, "*steps"], s: Float[Tensor, "*steps"]
+    ) -> tuple[Float64[Tensor, "*steps"], Float64[Tensor, "*steps"], Float64[Tensor, "*steps"]]:
+        """The weights alpha_s of z_0_hat, sqrt(sigma_s^2 - std^2) of eps_hat and std of xi in steps from t to s.
 
         With h = lambda_s - lambda_t, equation 16 reads std = eta sigma_s sqrt(1 - exp(-2h)), and nothing cancels.
         """

@@ -10,15 +10,16 @@ With D = z_0_hat it is DDIM. The first step must be that, and the step to t_end 
 times even in t, h is largest there and extrapolation overshoots.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lcg.diffusion.noise import Randomness
-from lcg.diffusion.process import Denoiser
 from lcg.diffusion.samplers.base import Progress
 from lcg.diffusion.samplers.multistep import Multistep
-from lcg.diffusion.schedule import expand
+from lcg.diffusion.samplers.path import Path
 
 
 class DPMSolverPP2M(Multistep):
@@ -27,24 +28,17 @@ class DPMSolverPP2M(Multistep):
     highest_order = 2
 
     def solve(
-        self,
-        denoiser: Denoiser,
-        z: Float[Tensor, "batch *latent"],
-        times: Float[Tensor, " steps"],
-        generator: Randomness,
-        progress: Progress | None,
+        self, path: Path, z: Float[Tensor, "batch *latent"], generator: Randomness, progress: Progress | None
     ) -> Float[Tensor, "batch *latent"]:
-        alpha, sigma, log_snr = self.schedule.alpha(times), self.schedule.sigma(times), self.schedule.log_snr(times)
-        h = log_snr.diff()
         z_0_hat = previous = z
-        for i, t in enumerate(times):
-            z_0_hat, _ = self.predict(denoiser, z, t)
-            if i + 1 < len(times):
-                D = z_0_hat
-                if self.order_at(i, len(h)) == 2:
-                    D = z_0_hat + expand(h[i] / (2 * h[i - 1]), z) * (z_0_hat - previous)
-                z = expand(sigma[i + 1] / sigma[i], z) * z - expand(alpha[i + 1] * torch.expm1(-h[i]), z) * D
+        for i in path:
+            z_0_hat, _ = path.predict(z, i)
+            if i + 1 < len(path):
+                h, D = path.step(i), z_0_hat
+                if self.order_at(i, len(path) - 1) == 2:
+                    D = torch.add(z_0_hat, z_0_hat - previous, alpha=h / (2 * path.step(i - 1)))
+                z = torch.add(path.sigma[i + 1] / path.sigma[i] * z, D, alpha=-path.alpha[i + 1] * math.expm1(-h))
                 previous = z_0_hat
             if progress is not None:
-                progress(i + 1, len(times))
+                progress(i + 1, len(path))
         return z_0_hat

@@ -26,9 +26,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lcg.diffusion.noise import Randomness, randn
-from lcg.diffusion.process import Denoiser, renoise, velocity
+from lcg.diffusion.process import renoise
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing, time_grid
-from lcg.diffusion.schedule import Schedule, expand
+from lcg.diffusion.samplers.path import Path
+from lcg.diffusion.schedule import Schedule
 
 LARGEST_GAMMA = math.sqrt(2) - 1
 """Bound of the noise that churn adds in one step: it doubles its variance (Karras et al. 2022, algorithm 2)."""
@@ -69,41 +70,39 @@ class Heun(Sampler):
         nodes = time_grid(self.schedule, self.steps // 2, t_start, self.t_end, self.spacing)
         return nodes.repeat_interleave(2)[1 : self.steps + 1]
 
+    @property
+    def draws(self) -> int:
+        return max(0, (self.steps - 2) // 2) if self.churn > 0 else 0
+
     def solve(
-        self,
-        denoiser: Denoiser,
-        z: Float[Tensor, "batch *latent"],
-        times: Float[Tensor, " steps"],
-        generator: Randomness,
-        progress: Progress | None,
+        self, path: Path, z: Float[Tensor, "batch *latent"], generator: Randomness, progress: Progress | None
     ) -> Float[Tensor, "batch *latent"]:
         done = progress or (lambda step, steps: None)
-        for i in range(0, len(times) - 1, 2):  # a step begins at times[i] and ends at times[i + 1]
-            t, s = times[i], times[i + 1]
+        for i in range(0, len(path) - 1, 2):  # a step begins at time i and ends at time i + 1
             if self.churn > 0 and i > 0:
-                z, t = self._churned(z, t, times, generator)
-            angle = expand(self._angle(s) - self._angle(t), z)
-            v = self._velocity(denoiser, z, t)
-            done(i + 1, len(times))
-            if i + 2 == len(times):  # the one evaluation that is left is for z_0_hat at t_end
-                z = angle.cos() * z + angle.sin() * v
+                z, t = self._churned(z, path, i, generator)
+                alpha, sigma = float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
+                z_0_hat, eps_hat = path.predict_between(z, t)
+            else:
+                alpha, sigma = path.alpha[i], path.sigma[i]
+                z_0_hat, eps_hat = path.predict(z, i)
+            v = torch.sub(alpha * eps_hat, z_0_hat, alpha=sigma)
+            angle = math.atan2(path.sigma[i + 1], path.alpha[i + 1]) - math.atan2(sigma, alpha)
+            done(i + 1, len(path))
+            if i + 2 == len(path):  # the one evaluation that is left is for z_0_hat at t_end
+                z = math.cos(angle) * z + math.sin(angle) * v
                 break
-            z = z + angle / 2 * (v + self._velocity(denoiser, z + angle * v, s))
-            done(i + 2, len(times))
-        z_0_hat, _ = self.predict(denoiser, z, times[-1])
-        done(len(times), len(times))
+            z_0_hat, eps_hat = path.predict(torch.add(z, v, alpha=angle), i + 1)
+            v = v + torch.sub(path.alpha[i + 1] * eps_hat, z_0_hat, alpha=path.sigma[i + 1])
+            z = torch.add(z, v, alpha=angle / 2)
+            done(i + 2, len(path))
+        z_0_hat, _ = path.predict(z, len(path) - 1)
+        done(len(path), len(path))
         return z_0_hat
 
-    def _velocity(self, denoiser: Denoiser, z_t: Tensor, t: Tensor) -> Tensor:
-        z_0_hat, eps_hat = self.predict(denoiser, z_t, t)
-        return velocity(self.schedule, z_0_hat, t.expand(len(z_t)), eps_hat)
-
-    def _angle(self, t: Tensor) -> Tensor:
-        return torch.atan2(self.schedule.sigma(t), self.schedule.alpha(t))
-
-    def _churned(self, z: Tensor, t: Tensor, times: Tensor, generator: Randomness) -> tuple[Tensor, Tensor]:
+    def _churned(self, z: Tensor, path: Path, i: int, generator: Randomness) -> tuple[Tensor, Tensor]:
         """(z, t) with more noise, but not more than at the first time, beyond which the denoiser may know nothing."""
-        gamma = min(self.churn / (len(times) // 2), LARGEST_GAMMA)
+        gamma, times, t = min(self.churn / (len(path) // 2), LARGEST_GAMMA), path.times, path.times[i]
         t_hat = self.schedule.time(self.schedule.log_snr(t) - math.log1p(gamma)).to(t)
         t_hat = t_hat.clamp(t, times[0])
         xi = randn(z.shape, generator, dtype=z.dtype, device=z.device)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lcg.diffusion.correctors import Corrector, Langevin
-from lcg.diffusion.noise import Randomness, randn
-from lcg.diffusion.process import Denoiser
+from lcg.diffusion.noise import Randomness
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing
 from lcg.diffusion.samplers.ddim import DDIM
-from lcg.diffusion.schedule import Schedule, expand
+from lcg.diffusion.samplers.path import Path
+from lcg.diffusion.schedule import Schedule
 
 Monitor = Callable[[float, Tensor], object]
 """Called as monitor(t, acceptance) after the correction at each level; acceptance (B,), see `Correction`."""
@@ -55,29 +55,25 @@ class PredictorCorrector(Sampler):
         self.predictor = DDIM(schedule, steps, t_start, t_end, spacing, clip, eta)
         self.corrector, self.monitor = Langevin() if corrector is None else corrector, monitor
 
+    @property
+    def draws(self) -> None:
+        return None
+
     def solve(
-        self,
-        denoiser: Denoiser,
-        z: Float[Tensor, "batch *latent"],
-        times: Float[Tensor, " steps"],
-        generator: Randomness,
-        progress: Progress | None,
+        self, path: Path, z: Float[Tensor, "batch *latent"], generator: Randomness, progress: Progress | None
     ) -> Float[Tensor, "batch *latent"]:
         scale = z.new_ones(len(z))
-        for i, t in enumerate(times[:-1]):
-            s = times[i + 1]
-            z_0_hat, eps_hat = self.predict(denoiser, z, t)
-            alpha, kept, std = (expand(coef, z) for coef in self.predictor._coefficients(t, s))
-            z = alpha * z_0_hat + kept * eps_hat
-            if self.predictor.eta > 0:
-                z = z + std * randn(z.shape, generator, dtype=z.dtype, device=z.device)
-            correction = self.corrector.correct(self.schedule, denoiser, z, s.expand(len(z)), generator, scale)
+        steps = self.predictor.steps_of(path)
+        for i in range(len(path) - 1):
+            s = path.times[i + 1]
+            z = self.predictor.step(steps[i], *path.predict(z, i), generator)
+            correction = self.corrector.correct(self.schedule, path.denoiser, z, s.expand(len(z)), generator, scale)
             z, scale = correction.z_t, self.corrector.rescale(scale, correction.acceptance)
             if self.monitor is not None:
                 self.monitor(float(s), correction.acceptance)
             if progress is not None:
-                progress(i + 1, len(times))
-        z_0_hat, _ = self.predict(denoiser, z, times[-1])
+                progress(i + 1, len(path))
+        z_0_hat, _ = path.predict(z, len(path) - 1)
         if progress is not None:
-            progress(len(times), len(times))
+            progress(len(path), len(path))
         return z_0_hat

@@ -59,6 +59,7 @@ def test_grid_is_even_in_what_it_says(schedule: Schedule) -> None:
         "log_snr": schedule.log_snr,
         "quadratic": torch.sqrt,
         "karras": lambda t: (schedule.sigma(t) / schedule.alpha(t)) ** (1 / 7),
+        "asinh": lambda t: schedule.log_snr(t).asinh(),
     }
     for spacing, measure in even.items():
         steps = measure(time_grid(schedule, 30, 0.995, 0.001, spacing)).diff()
@@ -87,7 +88,9 @@ def test_grid_refuses_no_steps() -> None:
 
 
 def test_grid_refuses_unknown_spacing(unchecked: None) -> None:
-    with pytest.raises(ValueError, match=r"`spacing` must be one of uniform, log_snr, quadratic, karras, got 'even'"):
+    with pytest.raises(
+        ValueError, match=r"`spacing` must be one of uniform, log_snr, quadratic, karras, asinh, got 'even'"
+    ):
         time_grid(CosineSchedule(), 10, spacing="even")
 
 
@@ -243,10 +246,11 @@ def test_a_wide_clip_changes_nothing(method: Method, mixture: MixtureDenoiser) -
 
 @every_sampler
 def test_clipped_prediction_is_still_one_prediction(method: Method, mixture: MixtureDenoiser) -> None:
-    z_t, t = 2 * noise(64, 2), torch.tensor(0.6, dtype=torch.float64)
-    z_0_hat, eps_hat = method(mixture.schedule, clip=0.5).predict(mixture, z_t, t)
-    assert z_0_hat.abs().max().item() == 0.5
-    assert_close(diffuse(mixture.schedule, z_0_hat, t.expand(64), eps_hat), z_t, rtol=0, atol=1e-12)
+    z_t, times = 2 * noise(64, 2), torch.tensor([0.6, 0.3], dtype=torch.float64)
+    path = method(mixture.schedule, clip=0.5).path(mixture, times)
+    for z_0_hat, eps_hat in (path.predict(z_t, 0), path.predict_between(z_t, times[0])):
+        assert z_0_hat.abs().max().item() == 0.5
+        assert_close(diffuse(mixture.schedule, z_0_hat, times[:1].expand(64), eps_hat), z_t, rtol=0, atol=1e-12)
 
 
 # --- randomness -------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_ddim_is_of_first_order(gaussian: GaussianDenoiser) -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_a_step_keeps_the_noise_level(schedule: Schedule, eta: float) -> None:
     t, s = torch.tensor([0.9, 0.5, 0.01]).double(), torch.tensor([0.8, 0.1, 0.001]).double()
-    alpha, kept, std = DDIM(schedule, eta=eta)._coefficients(t, s)
+    alpha, kept, std = DDIM(schedule, eta=eta).coefficients(t, s)
     assert_close(alpha, schedule.alpha(s), rtol=0, atol=0)
     assert_close(kept**2 + std**2, schedule.sigma(s) ** 2, rtol=1e-12, atol=0)
 
@@ -50,7 +50,7 @@ def test_eta_one_is_the_posterior_of_the_forward_process(schedule: Schedule) -> 
     """q(z_s | z_t, z_0), Ho et al. 2020 (arXiv:2006.11239) equations 6 and 7, written for two arbitrary times."""
     t, s = torch.tensor([0.9, 0.5, 0.01]).double(), torch.tensor([0.8, 0.1, 0.001]).double()
     (alpha_t, sigma_t), (alpha_s, sigma_s) = ((schedule.alpha(u), schedule.sigma(u)) for u in (t, s))
-    _, kept, std = DDIM(schedule, eta=1.0)._coefficients(t, s)
+    _, kept, std = DDIM(schedule, eta=1.0).coefficients(t, s)
     ratio = alpha_t / alpha_s
     assert_close(kept / sigma_t, ratio * sigma_s**2 / sigma_t**2, rtol=1e-9, atol=0)  # the weight of z_t
     assert_close(std**2, (1 - ratio**2) * sigma_s**2 / sigma_t**2, rtol=1e-9, atol=0)
@@ -71,7 +71,7 @@ def test_fresh_noise_never_takes_the_root_of_a_negative_number(schedule: Schedul
     """From nearly pure noise to nearly clean, sigma_s^2 and std^2 agree to more digits than float64 has."""
     s = torch.logspace(-6, -2, 50, dtype=torch.float64)
     t = torch.full_like(s, 0.999)
-    _, kept, _ = DDIM(schedule, eta=1.0)._coefficients(t, s)
+    _, kept, _ = DDIM(schedule, eta=1.0).coefficients(t, s)
     ratio = schedule.log_snr(t) - schedule.log_snr(s)
     assert_close(kept, schedule.sigma(s) * ratio.exp(), rtol=1e-12, atol=0)
 

@@ -76,7 +76,7 @@ def variances(sampler: DDIM, gaussian: GaussianDenoiser) -> Tensor:
         z_0_gain, eps_gain = alpha * L / noised, sigma / noised
         if i + 1 == len(times):
             return z_0_gain**2 * variance
-        alpha_s, kept, std = sampler._coefficients(t, times[i + 1])
+        alpha_s, kept, std = sampler.coefficients(t, times[i + 1])
         variance = (alpha_s * z_0_gain + kept * eps_gain) ** 2 * variance + std**2
     raise AssertionError
 

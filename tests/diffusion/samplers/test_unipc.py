@@ -25,13 +25,13 @@ def test_average_is_exact_for_polynomials(h: float, r: list[float]) -> None:
     log_snr = 0.3 + h * torch.tensor([0.0, *r], dtype=torch.float64)
     for degree in range(len(r) + 1):
         expected = ((0.3 + h * u) ** degree * weight).sum() / weight.sum()
-        found = average(list((log_snr**degree)[:, None]), log_snr, torch.tensor(h).double())
+        found = average(list((log_snr**degree)[:, None]), log_snr, h)
         assert_close(found, expected[None], rtol=1e-7, atol=1e-7)
 
 
 def test_a_single_other_prediction_has_the_weight_of_b2() -> None:
     for r in (-0.5, 1.0):
-        found = weights(torch.tensor([r]).double(), torch.tensor(2.0).double())
+        found = weights(torch.tensor([r]).double(), 2.0)
         assert found.item() == pytest.approx(0.5 / r, abs=1e-15)
 
 
@@ -41,7 +41,7 @@ def test_weights_of_very_small_steps_are_those_of_the_plain_average(h: float) ->
     r = torch.tensor([-1.0, -2.0, 1.0]).double()
     powers = torch.arange(1, 4)
     plain = torch.linalg.solve(r ** powers[:, None], 1 / (powers + 1.0).double())
-    assert_close(weights(r, torch.tensor(h).double()), plain, rtol=0, atol=h / 2 + 1e-3)
+    assert_close(weights(r, h), plain, rtol=0, atol=h / 2 + 1e-3)
 
 
 # --- the solver -------------------------------------------------------------------------------------------------------

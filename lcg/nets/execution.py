@@ -1,0 +1,79 @@
+"""How frozen networks are run: by which kernels, and in which precision.
+
+The results are the same up to rounding, which the tests bound; what differs is the speed, and which way is fastest
+depends on the machine and on the number of rows. `auto` decides by what was measured (`make bench-core`):
+
+    rows      CPU, float32                                            GPU
+    1         the matrices as they are: one row has nothing to reuse   as they are
+    2 ...     prepacked matrices (`lcg.nets.affine`)                   as they are; whole paths as CUDA graphs
+
+Compiling with torch.compile is an option of its own. On the CPU prepacked matrices were faster than compiled and frozen
+networks at every number of rows, and compiling took 6 to 23 seconds for each shape; so nothing is compiled unasked.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "reference", "eager", "packed", "compiled"]
+"""What runs a frozen network: whatever was measured to be fastest; the network's own `forward` and autograd; the
+matrices as they are with the way back written out; prepacked matrices; torch.compile."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+PACKED_FROM = 2
+"""Rows from which prepacked matrices are faster on the CPU; see the module."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a frozen network is run.
+
+    Args:
+        backend: see `Backend`.
+        precision: of the matrix products. Everything else, the residual stream, normalisation, logits, log-probs
+            and the gradient they begin with, stays in float32.
+
+    Raises:
+        ValueError: an unknown backend or precision, or a backend that has not this precision.
+    """
+
+    backend: Backend = "auto"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("backend", self.backend, Backend), ("precision", self.precision, Precision)):
+            if value not in get_args(known):
+                raise ValueError(f"`{name}` must be one of {', '.join(get_args(known))}, got {value!r}")
+        if self.precision != "float32" and self.backend in ("reference", "packed"):
+            raise ValueError(
+                f"`precision` must be float32 with the backend {self.backend!r}, got {self.precision!r}; "
+                "use backend='eager', or torch.autocast around the reference"
+            )
+
+    def dtype(self, like: Tensor) -> torch.dtype | None:
+        """Of matrix products with weights `like`; None for their own."""
+        return None if self.precision == "float32" else getattr(torch, self.precision)
+
+    def chosen(self, like: Tensor, rows: int, parallel: bool = False) -> "Execution":
+        """With the backend that is fastest for so many rows of weights `like`; `parallel` networks are never packed."""
+        if self.backend not in ("auto", "packed"):
+            return self
+        single = like.dtype == torch.float32 and self.precision == "float32"
+        can = single and like.device.type == "cpu" and _has_packed()
+        if self.backend == "packed" and not can:
+            raise ValueError(
+                f"the backend 'packed' needs float32 weights on a CPU with oneDNN, got {like.dtype} on {like.device}; "
+                "use backend='auto'"
+            )
+        packed = can and not parallel and (self.backend == "packed" or rows >= PACKED_FROM)
+        return replace(self, backend="packed" if packed else "eager")
+
+
+def _has_packed() -> bool:
+    """Whether this build of torch has prepacked matrices."""
+    operators = torch.ops.mkldnn
+    needed = ("_reorder_linear_weight", "_linear_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(operators, name) for name in needed)
