@@ -105,6 +105,12 @@ bench: $(DEMO)/prior/.done $(DEMO)/classifier/.done baselines ## every shipped b
 	lcg report runs/bench/methods/bench
 	lcg report runs/bench/samplers/bench
 
+bench-core: export OMP_NUM_THREADS := 1
+
+.PHONY: bench-core
+bench-core: $(READY) ## the speed of guided steps beside the peers' loops, on one core
+	python -m lcg.benchmarks.speed --out runs/speed
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-slow lint types

@@ -104,6 +104,8 @@ class LoadedNetwork(Generic[Network]):
         calibration: of a classifier whose fit has ended, what its validation data say: `dependence`, how formulas are
             best read, and figures (`lcg.modules.calibration.calibrate_checkpoint`); else empty.
         labels: (N, A) of a time-conditioned classifier's store, or a sample of them; (0, 0) for other networks.
+        distilled: whether a denoiser's eps_hat is that of a consistency function, as `lcg.modules.distilled` makes
+            them, and not of the posterior mean.
     """
 
     network: Network
@@ -114,6 +116,7 @@ class LoadedNetwork(Generic[Network]):
     path: Path
     calibration: dict[str, Any] = field(default_factory=dict)
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    distilled: bool = False
 
 
 @overload
@@ -159,6 +162,7 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
             statistics = Statistics(entry["mean"], entry["std"])
             calibration = dict(entry.get("calibration", {}))
             labels = entry["labels"] if kind == "classifier" else torch.zeros(0, 0)
+            distilled = bool(entry.get("consistency", False))
     except UNREADABLE as error:
         raise ValueError(
             f"{path} is not a readable {kind} checkpoint of lcg "
@@ -167,7 +171,9 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
     if found != kind:
         raise ValueError(f"{path} holds a {found}, expected a {kind}; give the checkpoint of `{COMMAND[kind]}`")
     network = network.to(device).eval().requires_grad_(False)
-    return LoadedNetwork(network, statistics, entry["store"], entry["generator"], config, path, calibration, labels)
+    return LoadedNetwork(
+        network, statistics, entry["store"], entry["generator"], config, path, calibration, labels, distilled
+    )
 
 
 def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], **entries: Any) -> None:

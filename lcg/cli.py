@@ -24,6 +24,7 @@ from types import MappingProxyType, TracebackType
 
 from lcg import __version__
 from lcg.job_parser import JobParser
+from lcg.memory import keep_memory
 from lcg.schema import unknown_name
 
 USAGE_ERROR = 2  # as argparse has it
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2).
     """
+    if argv is None:  # a process of our own
+        keep_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return dispatch(arguments)

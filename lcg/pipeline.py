@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lcg.checkpoint import LoadedNetwork, load_network
 from lcg.data.statistics import Statistics
-from lcg.diffusion import DPMSolverPP2M, Randomness, StaticSampling, generators, randn
+from lcg.diffusion import Denoiser, Randomness, StaticSampling, generators, randn
 from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
 from lcg.editing.session import MAX_CHARACTERS
 from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
@@ -35,9 +35,12 @@ from lcg.guidance import (
     ClassifierTerm,
     CompiledFormula,
     Dependence,
+    EachRow,
     Formula,
     FormulaReadout,
+    GuidedConsistency,
     GuidedDenoiser,
+    Readout,
     Support,
     TwistedSMC,
     assess,
@@ -51,6 +54,8 @@ from lcg.nets.execution import Execution
 from lcg.nets.heads import independent
 from lcg.schema import Schema
 from lcg.settings import Editing, Guidance, Inverting, RowWeights, Sampling, Weight
+
+Asked = TypeVar("Asked", bound=Hashable)
 
 PRIOR = "runs/demo/prior/prior.ckpt"
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
@@ -153,9 +158,13 @@ class Pipeline:
         store: fingerprint of the store that the networks were trained on.
         labels: (N, A) of the store, or a sample of them.
         calibrated: the reading of several attributes that is better calibrated.
+        distilled: whether the denoiser is a consistency function, for the sampler `consistency` and nothing else.
         probes: samples of the prior that pipelines with these networks and other settings share, by what they depend
             on.
         supports: of formulas, likewise.
+
+    Raises:
+        ValueError: a distilled prior and settings that ask for more, or an ordinary one and the sampler `consistency`.
     """
 
     generator: Generator
@@ -165,12 +174,32 @@ class Pipeline:
     store: str
     labels: Tensor
     calibrated: Dependence = "joint"
+    distilled: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     guidance: Guidance = field(default_factory=Guidance)
     editing: Editing = field(default_factory=Editing)
     inversion: Inverting = field(default_factory=Inverting)
-    probes: dict[tuple[LatentDenoiser, float | None], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    probes: dict[tuple[LatentDenoiser, Sampling], Tensor] = field(default_factory=dict, repr=False, compare=False)
     supports: dict[tuple[Any, ...], Support] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sampler = self.sampling.sampler
+        if not self.distilled and sampler == "consistency":
+            raise ValueError(
+                "the sampler consistency needs a distilled prior, got an ordinary one; distil it with "
+                "`lcg fit --config configs/prior/distilled.yaml`, or choose another sampler"
+            )
+        if self.distilled and sampler != "consistency":
+            raise ValueError(
+                f"a distilled prior generates with `sampling.sampler` consistency and nothing else, got {sampler!r}; "
+                "set it, with 1 to 4 steps, or give the prior it was distilled from, as editing does"
+            )
+        if self.distilled and (self.guidance.particles or self.guidance.max_step is not None):
+            raise ValueError(
+                f"a distilled prior knows no particles and no trust region, got guidance.particles="
+                f"{self.guidance.particles} and guidance.max_step={self.guidance.max_step}; "
+                "leave them out, or give the prior it was distilled from"
+            )
 
     @property
     def schema(self) -> Schema:
@@ -233,24 +262,33 @@ class Pipeline:
 
     # --- generation ---
 
+    @property
+    def _probing(self) -> Sampling:
+        """How the prior is sampled for its own sake: a distilled one knows one way, for others 20 steps will do."""
+        return self.sampling if self.distilled else Sampling(steps=20, clip=self.sampling.clip)
+
     def _probes(self) -> Tensor:
         """Samples of the prior, the same ones always."""
-        key = self.denoiser, self.sampling.clip
+        key = self.denoiser, self._probing
         if key not in self.probes:
-            sampler = DPMSolverPP2M(self.denoiser.schedule, 20, clip=self.sampling.clip)
-            noise = randn((PROBES, *self.denoiser.latent_shape), torch.Generator().manual_seed(0), device=self.device)
-            self.probes[key] = sampler.sample(self.denoiser, noise)
+            rng = torch.Generator().manual_seed(0)
+            noise = randn((PROBES, *self.denoiser.latent_shape), rng, device=self.device)
+            self.probes[key] = self._probing.build(self.denoiser).sample(self.denoiser, noise, rng)
         return self.probes[key]
 
     def log_probability(self, formula: Formula, z_0: Tensor) -> Tensor:
         """log P(formula | z_0) of clean latents (N,), each attribute by itself; weights play no part."""
+        return self._read(CompiledFormula(without_weights(formula)), z_0)
+
+    def _read(self, readout: Readout, z_0: Tensor) -> Tensor:
+        """What a readout finds in clean latents (N,), each attribute by itself."""
         t = torch.full((len(z_0),), self.sampling.t_end, dtype=z_0.dtype, device=z_0.device)
         with torch.no_grad():
-            return CompiledFormula(without_weights(formula))(independent(self.classifier(z_0, t)))
+            return readout(independent(self.classifier(z_0, t)))
 
     def support(self, formula: Formula) -> Support:
         """The evidence on whether the prior has seen what the formula asks for."""
-        key = str(formula), self.denoiser, self.classifier, self.sampling.clip, self.sampling.t_end
+        key = str(formula), self.denoiser, self.classifier, self._probing, self.sampling.t_end
         if key not in self.supports:
             self.supports[key] = assess(formula, self.labels, self.log_probability(formula, self._probes()))
         return self.supports[key]
@@ -262,17 +300,23 @@ class Pipeline:
         dependence: Dependence = self.calibrated if settings.dependence == "auto" else settings.dependence
         if extrapolate:  # a joint distribution is known of what was seen only: attributes one by one go beyond it
             dependence = "independent"
-        return Plan(formula, support, extrapolate, dependence, settings.weight(formula, extrapolate))
+        weight = settings.weight(formula, extrapolate, self.sampling.few)
+        return Plan(formula, support, extrapolate, dependence, weight)
 
     def term(self, formula: Formula, dependence: Dependence = "joint") -> ClassifierTerm:
         """log P(formula | z_t) as a term. Raises ValueError for a formula that never or always holds."""
         readout = FormulaReadout(formula, dependence)
         return ClassifierTerm(self.classifier.restricted(formula.attributes), [(readout, 1.0)])
 
-    def guided(self, plan: Plan, weight: Callable[[Tensor], Tensor] | None = None) -> GuidedDenoiser:
-        """The prior's denoiser with the formula's guidance; `weight` where the rows do not all have the plan's own."""
-        term, schedule = self.term(plan.formula, plan.dependence), self.denoiser.schedule
-        return GuidedDenoiser(self.denoiser, [term], schedule, weight or plan.weight, self.guidance.max_step)
+    def guided(self, plan: Plan) -> Denoiser:
+        """The prior's denoiser with the formula's guidance."""
+        return self._led(self.term(plan.formula, plan.dependence), plan.weight)
+
+    def _led(self, term: ClassifierTerm, weight: Weight | RowWeights) -> Denoiser:
+        """The prior's denoiser with a term's guidance, in the way that suits the prior."""
+        if self.distilled:
+            return GuidedConsistency(self.denoiser, term, self.denoiser.schedule, weight)
+        return GuidedDenoiser(self.denoiser, [term], self.denoiser.schedule, weight, self.guidance.max_step)
 
     def sample(self, seeds: Sequence[int], formula: Formula | None = None, batch_size: int = 512) -> Tensor:
         """Latents (N, *latent) of the prior, guided by a formula when there is one; see `draw`."""
@@ -297,9 +341,7 @@ class Pipeline:
             return self._with_particles(plan, seeds)
         return self._verified([plan], seeds, batch_size)[0]
 
-    def _sample(
-        self, denoiser: LatentDenoiser | GuidedDenoiser, seeds: Sequence[int], weight: float, batch_size: int
-    ) -> Tensor:
+    def _sample(self, denoiser: Denoiser, seeds: Sequence[int], weight: float, batch_size: int) -> Tensor:
         sampler = self.sampling.build(self.denoiser, weight)
         parts = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
         sample: Callable[[Tensor, Randomness], Tensor] = partial(sampler.sample, denoiser)
@@ -331,26 +373,23 @@ class Pipeline:
         return Draw(result.z_0, plan, ess, result.log_p, result.stderr, (*plan.warnings, *result.warnings))
 
     def draw_each(self, plans: Sequence[Plan], seeds: Sequence[int], batch_size: int = 512) -> list[Draw]:
-        """What `draw` gives for several plans of one formula, but for rounding, sampled together.
+        """What `draw` gives for several plans, but for rounding, sampled together.
 
-        A row has the weight of its plan. The order of a multistep sampler depends on the weight, so that only plans of
-        the same order share their batches.
+        A row has the formula and the weight of its plan, and what depends on the networks is evaluated once for all
+        rows. The order of a multistep sampler depends on the weight, so that only plans of the same order share their
+        batches.
 
         Args:
             plans: of this pipeline's `plan`, or of one with other weights; none of them with particles.
-            seeds: one per sample.
-            batch_size: rows sampled together.
+            seeds: one per sample, the same for every plan.
+            batch_size: rows sampled together, of whatever plans.
 
         Returns:
-            One draw per plan.
+            One draw of len(seeds) latents per plan.
 
         Raises:
-            ValueError: the plans are of several formulas.
+            ValueError: a formula never or always holds.
         """
-        if len({(plan.formula, plan.dependence) for plan in plans}) != 1:
-            raise ValueError(
-                f"`plans` must be of one formula read in one way, got {len(plans)} that are not; draw each by itself"
-            )
         orders: dict[int, list[int]] = {}
         for number, plan in enumerate(plans):
             sampler = self.sampling.build(self.denoiser, plan.weight.largest)
@@ -370,16 +409,14 @@ class Pipeline:
         """
         rows = [(number, seed) for number in range(len(plans)) for seed in seeds]
         drawn = [len(seeds)] * len(plans)
-        z_0 = self._guided_rows(plans, rows, batch_size)
-        log_p = self.log_probability(plans[0].formula, z_0)
+        z_0, log_p = self._tried(plans, rows, batch_size)
         for attempt in range(1, self.guidance.attempts):
             failed = (log_p < math.log(0.5)).nonzero()[:, 0]
             if not len(failed):
                 break
             those = [rows[row] for row in failed.tolist()]
             again = [(number, (seed + attempt * SEED_STRIDE) % 2**32) for number, seed in those]
-            redrawn = self._guided_rows(plans, again, batch_size)
-            log_q = self.log_probability(plans[0].formula, redrawn)
+            redrawn, log_q = self._tried(plans, again, batch_size)
             better = log_q > log_p[failed]
             z_0[failed[better]], log_p[failed[better]] = redrawn[better], log_q[better]
             for number, _ in again:
@@ -387,17 +424,30 @@ class Pipeline:
         parts = zip(plans, z_0.split(len(seeds)), log_p.split(len(seeds)), drawn, strict=True)
         return [self._told(*part) for part in parts]
 
+    def _tried(self, plans: Sequence[Plan], rows: Sequence[tuple[int, int]], batch_size: int) -> tuple[Tensor, Tensor]:
+        """Guided samples (B, *latent) of rows, and log P (B,) of what each row's own formula asks."""
+        z_0 = self._guided_rows(plans, rows, batch_size)
+        readouts, of_plan = _different([without_weights(plan.formula) for plan in plans], CompiledFormula)
+        which = torch.tensor([of_plan[number] for number, _ in rows], device=self.device)
+        parts = zip(which.split(batch_size), z_0.split(batch_size), strict=True)
+        return z_0, torch.cat([self._read(EachRow(readouts, own), z) for own, z in parts])
+
     def _guided_rows(self, plans: Sequence[Plan], rows: Sequence[tuple[int, int]], batch_size: int) -> Tensor:
         """Guided samples (B, *latent) of rows, each with the number of its plan and its seed."""
         if len(plans) == 1:
             (plan,) = plans
             return self._sample(self.guided(plan), [seed for _, seed in rows], plan.weight.largest, batch_size)
-        sampler, parts = self.sampling.build(self.denoiser, plans[0].weight.largest), []
-        weights = [plan.weight for plan in plans]
+        sampler = self.sampling.build(self.denoiser, plans[0].weight.largest)
+        readouts, of_plan = _different([(plan.formula, plan.dependence) for plan in plans], _formula_readout)
+        # For all plans, though a batch may have rows of some only: one classifier to prepare, not one for each batch.
+        classifier = self.classifier.restricted(name for plan in plans for name in plan.formula.attributes)
+        weights, parts = [plan.weight for plan in plans], []
         for start in range(0, len(rows), batch_size):
             numbers, seeds = zip(*rows[start : start + batch_size], strict=True)
-            weight = RowWeights(weights, torch.tensor(numbers, device=self.device))
-            parts.append(self._from_noise(partial(sampler.sample, self.guided(plans[0], weight)), seeds))
+            own = torch.tensor(numbers, device=self.device)
+            which = torch.tensor([of_plan[number] for number in numbers], device=self.device)
+            term, weight = ClassifierTerm(classifier, [(EachRow(readouts, which), 1.0)]), RowWeights(weights, own)
+            parts.append(self._from_noise(partial(sampler.sample, self._led(term, weight)), seeds))
         return torch.cat(parts)
 
     def _told(self, plan: Plan, z_0: Tensor, log_p: Tensor, drawn: int) -> Draw:
@@ -420,16 +470,65 @@ class Pipeline:
         Raises:
             ValueError: the formula cannot be read, can never hold or always does, or n is not positive.
         """
-        if n < 1:
-            raise ValueError(f"`n` must be at least 1, got {n}")
-        seeds = tuple(range(seed, seed + n))
+        seeds = _seeds(n, seed)
         draw = self.draw(seeds, None if formula is None else parse(formula, self.schema))
         return Samples(draw, self.decode(draw.z_0), seeds)
+
+    def sweep(
+        self, formulas: Sequence[str], weights: Sequence[float] | None = None, n: int = 16, seed: int = 0
+    ) -> dict[str, list[Samples]]:
+        """Images of every formula at every guidance weight, sampled together: what `generate` makes, but for rounding.
+
+            rows = pipeline.sweep(["hat", "glasses & ~beard"], weights=[0, 1, 4], n=8)
+            rows["hat"][2].images                                  # (8, H, W, C), of weight 4
+
+        Args:
+            formulas: as that of `generate`.
+            weights: w >= 0 of the log-probability, in the place of the `single`, `several` and `beyond` of `guidance`,
+                whose `rise` still applies; None for these. A formula that carries weights keeps its own.
+            n: images (n, H, W, C) of each formula at each weight.
+            seed: the first; image i has seed + i whatever its formula and weight.
+
+        Returns:
+            By formula, samples for each weight in their order, or one where `weights` is None.
+
+        Raises:
+            ValueError: no formula or no weight, one that `generate` refuses, a negative weight, n is not positive, or
+                `guidance` asks for particles, whose samples share nothing.
+        """
+        if not formulas or (weights is not None and not len(weights)):
+            raise ValueError(
+                f"`formulas` and `weights` must not be empty, got {len(formulas)} formulas and {weights}; "
+                "name at least one of each, or leave `weights` out"
+            )
+        if self.guidance.particles:
+            raise ValueError(
+                f"a sweep must be without particles, got `guidance.particles`={self.guidance.particles}; "
+                "use `generate` for each formula, or particles=0"
+            )
+        own = [self.guidance]
+        if weights is not None:
+            own = [replace(self.guidance, single=w, several=w, beyond=w) for w in weights]
+        seeds, asked = _seeds(n, seed), {text: parse(text, self.schema) for text in formulas}
+        for formula in asked.values():
+            self.term(formula)  # refuses before anything is sampled
+        plans = [replace(self, guidance=guidance).plan(formula) for formula in asked.values() for guidance in own]
+        samples = [Samples(draw, self.decode(draw.z_0), seeds) for draw in self.draw_each(plans, seeds)]
+        return {text: samples[k * len(own) : (k + 1) * len(own)] for k, text in enumerate(asked)}
 
     # --- editing ---
 
     def editor(self, seeds: int | Sequence[int] = 0) -> GuidedEditor:
-        """lcg's editor with these networks; `seeds` are for the starts that draw noise, one or one per source."""
+        """lcg's editor with these networks; `seeds` are for the starts that draw noise, one or one per source.
+
+        Raises:
+            ValueError: the prior is a distilled one, or `editing` asks for what cannot be.
+        """
+        if self.distilled:
+            raise ValueError(
+                "editing inverts the prior's flow and needs its posterior mean, which a distilled prior does not know; "
+                "load the prior it was distilled from"
+            )
         return self.editing.build(self.denoiser, self.classifier, seeds)
 
     def edit(
@@ -445,6 +544,7 @@ class Pipeline:
         Returns:
             The reconstructions, then the images after each edit, each (N, H, W, C).
         """
+        self.editor()  # refuses before work
         z_0 = self.encode(images)
         results = self.edit_latents(z_0, edits, strength=strength)
         return [self.decode(z_0), *(self.decode(result.z_0) for result in results)]
@@ -481,8 +581,10 @@ class Pipeline:
             strength: how far to go, from 0, the source, to 1; None for that of `editing`.
 
         Raises:
-            TypeError, ValueError: as `encode` and `EditSession`; or latents of another shape than the prior's.
+            TypeError, ValueError: as `encode`, `editor` and `EditSession`; or latents of another shape than the
+                prior's.
         """
+        self.editor()  # refuses before work
         z_0 = sources.to(self.device) if isinstance(sources, Tensor) else self.encode(sources)
         labels = None if labels is None else labels.to(self.device)
         return self._own(EditSession(z_0, self.schema, labels, strength))
@@ -535,10 +637,10 @@ def load(
 
     Raises:
         FileNotFoundError: a checkpoint is missing.
-        ValueError: the networks were trained on different latents or under different schedules, or the generator's
-            latents have another shape.
+        ValueError: the networks were trained on different latents or under different schedules, the generator's
+            latents have another shape, or the prior is a distilled one and the settings do not suit it.
     """
-    p, c = load_networks(prior, classifier, device)
+    p, c = load_networks(prior, classifier, device, distilled=True)
     if generator is None:
         from lcg.generators.autoencoder import AvatarAutoencoder
 
@@ -558,7 +660,23 @@ def load(
     if execution is not None:
         p.network.execution = c.network.execution = execution
     labels, calibrated = c.labels, c.calibration.get("dependence", "independent")
-    return Pipeline(generator, p.network, c.network, p.statistics, p.store, labels, calibrated, **settings)
+    return Pipeline(generator, p.network, c.network, p.statistics, p.store, labels, calibrated, p.distilled, **settings)
+
+
+def _seeds(n: int, first: int) -> tuple[int, ...]:
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}")
+    return tuple(range(first, first + n))
+
+
+def _different(asked: Sequence[Asked], read: Callable[[Asked], Readout]) -> tuple[list[Readout], list[int]]:
+    """A readout for each different thing that is asked, and the number of its readout for everything asked."""
+    numbers = {what: number for number, what in enumerate(dict.fromkeys(asked))}
+    return [read(what) for what in numbers], [numbers[what] for what in asked]
+
+
+def _formula_readout(asked: tuple[Formula, Dependence]) -> FormulaReadout:
+    return FormulaReadout(*asked)
 
 
 def _log(p: float) -> float:
@@ -571,15 +689,30 @@ def _relative(support: Support) -> float:
 
 
 def load_networks(
-    prior: str | PathLike[str], classifier: str | PathLike[str], device: torch.device | str = "cpu"
+    prior: str | PathLike[str],
+    classifier: str | PathLike[str],
+    device: torch.device | str = "cpu",
+    distilled: bool = False,
 ) -> tuple[LoadedNetwork[LatentDenoiser], LoadedNetwork[TimeConditionedClassifier]]:
     """Loads a prior and classifiers and checks that they fit together.
 
+    Args:
+        prior: checkpoint of the prior.
+        classifier: checkpoint of the classifiers.
+        device: where they go.
+        distilled: whether a distilled prior will do, whose eps_hat is not that of the posterior mean.
+
     Raises:
         FileNotFoundError: a checkpoint is missing.
-        ValueError: they were trained on different latents or under different schedules.
+        ValueError: they were trained on different latents or under different schedules, or the prior is a distilled
+            one and must not be.
     """
     p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
+    if p.distilled and not distilled:
+        raise ValueError(
+            f"{p.path} is a distilled prior, which can only generate, with the sampler consistency; editing, "
+            "likelihoods and verification need the prior it was distilled from: give that"
+        )
     if p.store != c.store:
         raise ValueError(
             f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "

@@ -16,6 +16,7 @@ from lcg.data.statistics import Statistics
 from lcg.diffusion import (
     DDIM,
     DDPM,
+    Consistency,
     DPMSolverPP2M,
     Heun,
     Langevin,
@@ -35,11 +36,18 @@ from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.schema import unknown_name
 
-SamplerName = Literal["ddpm", "ddim", "heun", "dpm++2m", "unipc"]
+SamplerName = Literal["ddpm", "ddim", "heun", "dpm++2m", "unipc", "consistency"]
 Extrapolate = Literal["auto", "always", "never"]
 
 PURE_NOISE = 0.995
 """The time at which pure noise stands for a noised latent."""
+
+USUAL = 1.0, 3.0, 8.0
+"""Weights of guidance: of formulas over one attribute, over several, and beyond the prior's support."""
+FEW_STEPS = {1: (1.0, 2.0, 2.0), 2: (2.0, 3.0, 3.0), 3: (1.5, 2.0, 2.0), 4: (1.0, 2.0, 2.0)}
+"""The same of a distilled prior by its evaluations, from experiments/06_few_steps; it has learnt no times for more."""
+UNDECIDED = 0.95
+"""Above this time a classifier sees nothing yet: there the first of several evaluations is not guided."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,11 @@ class Sampling:
     Args:
         sampler: `ddpm` (ancestral), `ddim` (deterministic, invertible), `heun`, `dpm++2m` or `unipc` (second order).
             The last two fall back to first order where few steps and a large weight would make them explode.
-        steps: denoiser evaluations.
-        t_start: where sampling from noise begins.
-        t_end: where the last evaluation is made.
-        spacing: of the times in between: uniform, log_snr, quadratic or karras.
+            `consistency` is for distilled priors, and they for it.
+        steps: denoiser evaluations; 1 to 4 of `consistency`.
+        t_start: where sampling from noise begins; `consistency` begins where priors are distilled from, at 0.99.
+        t_end: where the last evaluation is made; `consistency` makes them 0.2 apart.
+        spacing: of the times in between: uniform, log_snr, quadratic, karras or asinh.
         clip: bound on z_0_hat in standard deviations; None for none.
     """
 
@@ -66,9 +75,27 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
             raise ValueError(f"`sampler` must be one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
+        if self.sampler != "consistency":
+            return
+        if self.steps not in FEW_STEPS:
+            raise ValueError(
+                f"`steps` of the sampler consistency must be 1 to {max(FEW_STEPS)}, got {self.steps}; set 4"
+            )
+        if (self.t_start, self.t_end, self.spacing) != (Sampling.t_start, Sampling.t_end, Sampling.spacing):
+            raise ValueError(
+                f"the sampler consistency has its own times, got `t_start`={self.t_start}, `t_end`={self.t_end}, "
+                f"`spacing`={self.spacing!r}; leave them out"
+            )
+
+    @property
+    def few(self) -> int | None:
+        """Evaluations of a distilled prior; None for a solver."""
+        return self.steps if self.sampler == "consistency" else None
 
     def build(self, denoiser: LatentDenoiser, weight: float = 1.0) -> Sampler:
         """The sampler for guidance of this weight."""
+        if self.sampler == "consistency":
+            return Consistency(denoiser.schedule, self.steps, clip=self.clip)
         if self.sampler in ("dpm++2m", "unipc"):
             multistep = DPMSolverPP2M if self.sampler == "dpm++2m" else UniPC
             time_grid(denoiser.schedule, self.steps, self.t_start, self.t_end, self.spacing)  # its errors come first
@@ -126,10 +153,14 @@ class Guidance:
     A weight w of the log-probability is multiplied by `rise` once t < `late`. Before, it decides what a sample will be,
     and too much distorts everything else; after, there is little left but to put the formula right.
 
+    Distilled priors want other weights, by the number of evaluations (`FEW_STEPS`), and have no use for `rise` and
+    `late`: the first of several evaluations is not guided, all others alike.
+
     Args:
-        single: w for a formula over one attribute; 1 is Bayes' rule.
-        several: w for a formula over several, within the prior's support.
-        beyond: w where the prior has hardly seen the combination and lcg extrapolates.
+        single: w for a formula over one attribute; 1 is Bayes' rule. None for 1, or what suits a distilled prior.
+        several: w for a formula over several, within the prior's support. None for 3, or what suits a distilled prior.
+        beyond: w where the prior has hardly seen the combination and lcg extrapolates. None for 8; or, of a distilled
+            prior, as `several`.
         rise: factor >= 0 of w at t < `late`; 1 for a constant weight.
         late: time in [0, 1].
         dependence: `joint` reads several attributes from the joint head, `independent` sums separate classifiers, the
@@ -143,9 +174,9 @@ class Guidance:
         max_step: trust region of a guided step in units of sqrt(dimension); None for none.
     """
 
-    single: float = 1.0
-    several: float = 3.0
-    beyond: float = 8.0
+    single: float | None = None
+    several: float | None = None
+    beyond: float | None = None
     rise: float = 4.0
     late: float = 0.6
     dependence: Literal["auto", "joint", "independent"] = "auto"
@@ -162,7 +193,7 @@ class Guidance:
             if value not in known:
                 raise unknown_name(name, value, known, "guidance")
         for name, weight in (("single", self.single), ("several", self.several), ("beyond", self.beyond)):
-            if not weight >= 0:
+            if weight is not None and not weight >= 0:
                 raise ValueError(f"`{name}` must be >= 0, got {weight}; to avoid something, negate it with ~")
         if not self.rise >= 0 or not 0 <= self.late <= 1:
             raise ValueError(
@@ -175,16 +206,22 @@ class Guidance:
         if self.particles < 0 or self.particles == 1:
             raise ValueError(f"`particles` must be 0 or at least 2, got {self.particles}; 32 is usual, 0 is none")
 
-    def weight(self, formula: Formula, extrapolate: bool = False) -> Weight:
-        """Of a formula as a whole; 1 for one that carries weights: then these alone count."""
-        if formula.is_weighted or (self.particles and not extrapolate):
-            return Weight(1.0)
-        early = self.several
-        if extrapolate:
-            early = self.beyond
-        elif len(formula.attributes) == 1:
-            early = self.single
-        return Weight(early, self.rise * early, self.late)
+    def weight(self, formula: Formula, extrapolate: bool = False, few: int | None = None) -> Weight:
+        """Of a formula as a whole; 1 for one that carries weights: then these alone count.
+
+        Args:
+            formula: what shall hold.
+            extrapolate: whether beyond the prior's support.
+            few: evaluations of a distilled prior (`Sampling.few`); None for a solver.
+        """
+        explicit = formula.is_weighted or (self.particles and not extrapolate)
+        kind = 2 if extrapolate else int(len(formula.attributes) > 1)
+        own = (self.single, self.several, self.beyond)[kind]
+        usual = USUAL if few is None else FEW_STEPS[few]
+        w = 1.0 if explicit else usual[kind] if own is None else own
+        if few is not None:
+            return Weight(w if few == 1 else 0.0, w, UNDECIDED)
+        return Weight(w) if explicit else Weight(w, self.rise * w, self.late)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,11 @@ def test_a_tensor_that_a_checkpoint_does_not_have_is_not_amended(demo, tmp_path:
     assert path.read_bytes() == before
 
 
+def test_a_distilled_prior_is_known_as_one(demo, tmp_path: Path) -> None:
+    assert not load_network(demo.prior, "denoiser").distilled
+    assert load_network(altered(demo.prior, tmp_path / "distilled.ckpt", consistency=True), "denoiser").distilled
+
+
 def test_a_calibration_that_is_no_mapping_is_refused(demo, tmp_path: Path) -> None:
     path = altered(demo.classifier, tmp_path / "altered.ckpt", calibration=3.0)
     with pytest.raises(ValueError, match="is not a readable classifier checkpoint of lcg"):

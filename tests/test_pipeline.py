@@ -11,12 +11,12 @@ import torch
 
 import lcg
 from lcg.data.avatars import AvatarSource
-from lcg.diffusion import DDIM, DDPM, DPMSolverPP2M, Heun, UniPC
+from lcg.diffusion import DDIM, DDPM, Consistency, DPMSolverPP2M, Heun, UniPC, generators, randn
 from lcg.editing import EditSession
 from lcg.generators.autoencoder import AvatarAutoencoder, PCAAutoencoder
 from lcg.generators.base import Generator, pixels_to_x
-from lcg.guidance import parse
-from lcg.pipeline import Pipeline, load, load_networks
+from lcg.guidance import GuidedConsistency, parse
+from lcg.pipeline import Draw, Pipeline, load, load_networks
 from lcg.schema import Attribute, Schema
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 
@@ -83,6 +83,12 @@ def test_weight_zero_is_the_prior(demo) -> None:
     assert torch.equal(pipeline.sample(range(4), formula), pipeline.sample(range(4)))
 
 
+def same(draw: Draw, alone: Draw) -> None:
+    """Up to rounding."""
+    assert (draw.warnings, draw.drawn, draw.log_p_formula) == (alone.warnings, alone.drawn, alone.log_p_formula)
+    assert draw.plan == alone.plan and (draw.z_0 - alone.z_0).abs().max() < 1e-4
+
+
 def test_several_weights_in_one_batch_are_as_each_alone(pipeline: Pipeline) -> None:
     """Weights 0 to 40: what the classifier rejects is drawn again, and the solver's order depends on the weight."""
     formula, seeds = parse("hat & smile", pipeline.schema), range(5)
@@ -94,12 +100,62 @@ def test_several_weights_in_one_batch_are_as_each_alone(pipeline: Pipeline) -> N
     orders = {pipeline.sampling.build(pipeline.denoiser, plan.weight.largest).order for plan in plans}  # type: ignore
     assert orders == {1, 2}
     for draw, plan, one in zip(pipelines[0].draw_each(plans, seeds, 7), plans, pipelines, strict=True):
-        alone = one.draw(seeds, formula)
-        assert draw.plan == plan and (draw.warnings, draw.drawn) == (alone.warnings, alone.drawn)
-        assert (draw.z_0 - alone.z_0).abs().max() < 1e-4 and draw.log_p_formula == alone.log_p_formula
+        assert draw.plan == plan
+        same(draw, one.draw(seeds, formula))
     assert any(draw.drawn > len(seeds) for draw in pipelines[0].draw_each(plans, seeds))
-    with pytest.raises(ValueError, match="`plans` must be of one formula read in one way, got 2 that are not; draw"):
-        pipeline.draw_each([plans[0], pipeline.plan(parse("hat", pipeline.schema))], seeds)
+
+
+@pytest.mark.parametrize("batch_size", [512, 7])
+def test_several_formulas_and_weights_in_one_batch_are_as_each_alone(pipeline: Pipeline, batch_size: int) -> None:
+    """Some read jointly and some not, of one attribute or several; failed rows are drawn again by their own formula."""
+    formulas = [parse(text, pipeline.schema) for text in ("hat", "beard & ~smile", "hat & glasses^2.0", "top=bob")]
+    several = [
+        replace(pipeline, guidance=Guidance(single=w, several=w, beyond=w, dependence=d, attempts=3))
+        for w, d in ((0.0, "joint"), (2.0, "independent"), (40.0, "joint"))
+    ]
+    asked, seeds = [(one, formula) for formula in formulas for one in several], range(3, 8)
+    draws = pipeline.draw_each([one.plan(formula) for one, formula in asked], seeds, batch_size)
+    for draw, (one, formula) in zip(draws, asked, strict=True):
+        same(draw, one.draw(seeds, formula))
+    assert any(draw.drawn > len(seeds) for draw in draws)
+    assert {draw.plan.dependence for draw in draws if draw.plan} == {"joint", "independent"}
+
+
+def test_a_batch_is_never_of_more_rows_than_asked(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    whole = DPMSolverPP2M.sample
+    monkeypatch.setattr(DPMSolverPP2M, "sample", lambda self, d, z, g: rows.append(len(z)) or whole(self, d, z, g))
+    once = replace(pipeline, guidance=Guidance(attempts=1))
+    pipeline.support(parse("hat", pipeline.schema))  # whose samples are not of interest here
+    once.draw_each([once.plan(parse(text, pipeline.schema)) for text in ("hat", "glasses", "smile")], range(5), 4)
+    assert rows == [4, 4, 4, 3]
+
+
+def test_a_sweep_is_what_generate_makes_of_each(pipeline: Pipeline) -> None:
+    swept = pipeline.sweep(["glasses & hat", "beard"], weights=[1, 6], n=3, seed=4)
+    assert list(swept) == ["glasses & hat", "beard"] and all(len(row) == 2 for row in swept.values())
+    for text, row in swept.items():
+        for weight, samples in zip((1, 6), row, strict=True):
+            guidance = replace(pipeline.guidance, single=weight, several=weight, beyond=weight)
+            alone = replace(pipeline, guidance=guidance).generate(text, 3, 4)
+            assert samples.seeds == alone.seeds and samples.formula == alone.formula
+            same(samples.draw, alone.draw)
+            assert np.abs(samples.images.astype(int) - alone.images).max() <= 1
+    (own,) = pipeline.sweep(["hat"], n=2)["hat"]
+    assert np.array_equal(own.images, pipeline.generate("hat", 2).images)
+
+
+def test_sweeps_that_cannot_be_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="`formulas` and `weights` must not be empty, got 0 formulas and None; name"):
+        pipeline.sweep([])
+    with pytest.raises(ValueError, match=r"got 1 formulas and \[\]; name at least one of each, or leave `weights` out"):
+        pipeline.sweep(["hat"], weights=[])
+    with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
+        pipeline.sweep(["hat"], n=0)
+    with pytest.raises(ValueError, match="contradicts itself"):
+        pipeline.sweep(["hat", "hat & ~hat"])
+    with pytest.raises(ValueError, match=r"must be without particles, got `guidance\.particles`=8; use `generate` for"):
+        replace(pipeline, guidance=Guidance(particles=8)).sweep(["hat"])
 
 
 def test_pipelines_with_other_settings_share_what_they_know_of_the_prior(pipeline: Pipeline) -> None:
@@ -208,6 +264,113 @@ def test_edits_begin_with_the_reconstruction(pipeline: Pipeline) -> None:
 def test_encoding_does_not_depend_on_the_batch(pipeline: Pipeline) -> None:
     images = AvatarSource("uniform", 5, "pipeline").chunk(0, 5)[0]
     assert (pipeline.encode(images, batch_size=2) - pipeline.encode(images)).abs().max() < 1e-4
+
+
+# --- distilled priors -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def distilled(demo, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint that says so; its network is a prior's, which wiring cannot tell."""
+    return altered(demo.prior, tmp_path_factory.mktemp("distilled") / "prior.ckpt", consistency=True)
+
+
+def few(prior: str, classifier: str, steps: int, **guidance: Any) -> Pipeline:
+    return load(prior, classifier, sampling=Sampling("consistency", steps), guidance=Guidance(**guidance))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_distilled_prior_samples_as_consistency_functions_do(demo, distilled: str, steps: int) -> None:
+    pipeline = few(distilled, demo.classifier, steps)
+    sampler = pipeline.sampling.build(pipeline.denoiser)
+    assert type(sampler) is Consistency and len(sampler.times()) == steps and sampler.clip == 5.0
+    assert sampler.times()[0] == 0.99  # where paths of distillation begin, not the solvers' 0.995
+    rows = generators(range(3))
+    wanted = Consistency(pipeline.denoiser.schedule, steps, clip=5.0).sample(
+        pipeline.denoiser, randn((3, 64), rows), rows
+    )
+    assert (pipeline.sample(range(3)) - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("text", "weight"), [("hat", 2.0), ("hat & smile", 3.0), ("beard & long_hair", 3.0)])
+def test_a_distilled_prior_is_guided_before_the_function(demo, distilled: str, text: str, weight: float) -> None:
+    pipeline = few(distilled, demo.classifier, 2, attempts=1)
+    formula, rows = parse(text, pipeline.schema), generators(range(3))
+    plan = pipeline.plan(formula)
+    assert plan.weight(torch.tensor([0.99, 0.79])).tolist() == [0.0, weight]
+    term, schedule = pipeline.term(formula, plan.dependence), pipeline.denoiser.schedule
+    led = GuidedConsistency(pipeline.denoiser, term, schedule, lambda t: torch.where(t > 0.95, 0.0, weight))
+    wanted = Consistency(schedule, 2, clip=5.0).sample(led, randn((3, 64), rows), rows)
+    found = pipeline.sample(range(3), formula)
+    assert (found - wanted).abs().max() < 1e-4 and (found - pipeline.sample(range(3))).abs().max() > 0.1
+
+
+def test_the_weight_of_few_evaluations_is_the_user_s_or_what_suits_their_number(pipeline: Pipeline) -> None:
+    texts = ("hat", "hat & smile", "hat & smile", "hat^7.0")
+    formulas = [parse(text, pipeline.schema) for text in texts]
+
+    def weights(guidance: Guidance, steps: int) -> list[list[float]]:
+        t = torch.tensor([0.99, 0.39])
+        return [guidance.weight(f, k == 2, steps)(t).tolist() for k, f in enumerate(formulas)]
+
+    assert weights(Guidance(), 1) == [[1, 1], [2, 2], [2, 2], [1, 1]]
+    assert weights(Guidance(), 3) == [[0, 1.5], [0, 2], [0, 2], [0, 1]]
+    assert weights(Guidance(single=4.0, several=5.0, beyond=0.0), 4) == [[0, 4], [0, 5], [0, 0], [0, 1]]
+    usual = [Guidance().weight(f, k == 2).early for k, f in enumerate(formulas)]
+    assert usual == [1.0, 3.0, 8.0, 1.0]  # of solvers
+
+
+def test_plans_of_a_distilled_prior_drawn_together_are_as_each_alone(demo, distilled: str) -> None:
+    pipeline = few(distilled, demo.classifier, 2, attempts=2)
+    plans = [pipeline.plan(parse(text, pipeline.schema)) for text in ("hat", "smile")]
+    for draw, plan in zip(pipeline.draw_each(plans, range(4)), plans, strict=True):
+        same(draw, pipeline.draw(range(4), plan.formula))
+
+
+def test_support_is_estimated_with_the_distilled_prior_s_own_sampler(demo, distilled: str) -> None:
+    pipeline = few(distilled, demo.classifier, 2)
+    own, rng = pipeline._probes(), torch.Generator().manual_seed(0)
+    noise = randn((len(own), 64), rng)
+    assert torch.equal(own, Consistency(pipeline.denoiser.schedule, 2, clip=5.0).sample(pipeline.denoiser, noise, rng))
+    once = replace(pipeline, sampling=Sampling("consistency", 1))
+    assert once.probes is pipeline.probes and not torch.equal(once._probes(), own)  # others for another number
+    assert torch.equal(few(distilled, demo.classifier, 2)._probes(), own)
+
+
+def test_a_distilled_prior_is_refused_where_a_denoiser_is_needed(demo, distilled: str, avatars: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"`sampling.sampler` consistency and nothing else, got 'dpm\+\+2m'; set it"):
+        load(distilled, demo.classifier)
+    for asked in ({"particles": 8}, {"max_step": 1.0}):
+        with pytest.raises(ValueError, match=r"no particles and no trust region, got guidance\.particles=.*; leave"):
+            few(distilled, demo.classifier, 2, **asked)
+    with pytest.raises(ValueError, match=r"is a distilled prior, which can only generate, .* from: give that"):
+        load_networks(distilled, demo.classifier)
+    pipeline = few(distilled, demo.classifier, 2)
+    z_0 = torch.zeros(3, 64)
+    for edit in (
+        pipeline.editor,
+        lambda: pipeline.edit(avatars, "+hat"),
+        lambda: pipeline.edit_latents(z_0, ["+hat"]),
+        lambda: pipeline.session(z_0),
+    ):
+        with pytest.raises(ValueError, match="posterior mean, which a distilled prior does not know; load the prior"):
+            edit()
+    with pytest.raises(ValueError, match="nothing else, got 'ddim'"):
+        replace(pipeline, sampling=Sampling("ddim"))
+
+
+def test_an_ordinary_prior_is_refused_by_the_sampler_consistency(demo) -> None:
+    with pytest.raises(ValueError, match="needs a distilled prior, got an ordinary one; distil it with `lcg fit"):
+        few(demo.prior, demo.classifier, 2)
+
+
+def test_few_evaluations_out_of_range_are_refused() -> None:
+    for steps in (0, 5, 50):
+        with pytest.raises(ValueError, match=f"of the sampler consistency must be 1 to 4, got {steps}; set 4"):
+            Sampling("consistency", steps)
+    for wrong in ({"t_start": 0.9}, {"t_end": 0.1}, {"spacing": "asinh"}):
+        with pytest.raises(ValueError, match=r"the sampler consistency has its own times, got .*; leave them out"):
+            Sampling("consistency", 4, **wrong)
 
 
 # --- editing ----------------------------------------------------------------------------------------------------------
@@ -353,7 +516,7 @@ def test_wrong_images_latents_and_requests_are_refused(pipeline: Pipeline) -> No
         pipeline.generate("smlie")
     with pytest.raises(ValueError, match="contradicts itself"):
         pipeline.generate("hat & ~hat")
-    with pytest.raises(ValueError, match=r"`sampler` must be one of ddpm, ddim, heun, dpm\+\+2m, unipc, got 'euler'"):
+    with pytest.raises(ValueError, match=r"`sampler` must be one of ddpm, .* unipc, consistency, got 'euler'"):
         Sampling(sampler="euler")  # type: ignore[arg-type]
 
 

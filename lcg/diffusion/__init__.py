@@ -26,6 +26,7 @@ from lcg.diffusion.process import (
 from lcg.diffusion.samplers import (
     DDIM,
     DDPM,
+    Consistency,
     DPMSolverPP2M,
     Heun,
     Path,
@@ -44,6 +45,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "MALA",
+    "Consistency",
     "Correction",
     "Corrector",
     "CosineSchedule",

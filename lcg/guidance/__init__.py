@@ -4,12 +4,14 @@ Formulas over attributes (`parse`) and labels to keep become readouts of a class
 an edit becomes an observation; `GuidedDenoiser` adds their scores to the prior's, eps_hat = eps_theta - sigma_t G.
 """
 
+from lcg.guidance.consistency import GuidedConsistency
 from lcg.guidance.feynman_kac import FeynmanKac
 from lcg.guidance.formula import And, Atom, Formula, Not, Or, Weighted
 from lcg.guidance.guided import GuidedDenoiser
 from lcg.guidance.logic import FormulaError, parse, parse_edit
 from lcg.guidance.particles import Particles
 from lcg.guidance.probability import CompiledFormula, log_probability
+from lcg.guidance.rows import EachRow
 from lcg.guidance.source import SourceMode, SourceTerm
 from lcg.guidance.support import Support, assess, without_weights
 from lcg.guidance.terms import (
@@ -34,10 +36,12 @@ __all__ = [
     "ClassifierTerm",
     "CompiledFormula",
     "Dependence",
+    "EachRow",
     "FeynmanKac",
     "Formula",
     "FormulaError",
     "FormulaReadout",
+    "GuidedConsistency",
     "GuidedDenoiser",
     "LabelReadout",
     "LayeredTerm",

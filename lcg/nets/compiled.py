@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from lcg.nets.frozen import FrozenPerceptron, Moment, Saved
 
-PATIENCE = 200
-"""Evaluations with the same number of rows after which compiling is worth its wait: four samplings of 50 steps."""
-
 log = logging.getLogger(__name__)
 
 
@@ -26,10 +23,10 @@ class CompiledPerceptron(nn.Module):
 
     Args:
         net: with eager maps.
-        patience: evaluations with one number of rows that are made before it is compiled for them; 0 compiles at once.
+        patience: evaluations with one number of rows that are made before it is compiled for them.
     """
 
-    def __init__(self, net: FrozenPerceptron, patience: int = PATIENCE) -> None:
+    def __init__(self, net: FrozenPerceptron, patience: int) -> None:
         super().__init__()
         self.net, self.patience = net, patience
         self.asked: Counter[int] = Counter()

@@ -13,8 +13,9 @@ with norm' the transposed derivative of the modulated normalisation. Written out
 maps transposed, so that these may be prepacked. To autograd the whole network is one operation: whatever reads its
 outputs is differentiated as usual.
 
-Several networks of one shape run side by side, (K, B, ...): the classifiers of K attributes take one matrix product per
-layer instead of K.
+Several networks of one shape, such as the classifiers of K attributes, run side by side, (K, B, ...), with one matrix
+product per layer instead of K; or one by one, each there and back before the next, so that its matrices are read from
+memory once: with a single output the way back is linear in a number, and needs not wait until that is known.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ from lcg.nets.execution import Execution
 
 EPS = 1e-5  # of `nn.LayerNorm`
 
-Saved = list[tuple[Tensor, ...]]
+Saved = list[Any]
 """What the way back needs: h, mean and 1 / deviation of each normalisation, and u of each block."""
 
 
@@ -51,23 +52,24 @@ class Moment:
     shift: tuple[Tensor, ...]
 
 
-def moments(nets: Sequence[SkipPerceptron], times: Float[Tensor, " times"]) -> list[Moment]:
+def moments(net: SkipPerceptron, times: Float[Tensor, " times"]) -> list[Moment]:
     """Of each of these times."""
     with torch.no_grad():
-        tables = [net.table(times) for net in nets]
-
-    def rows(i: int, tensors: Sequence[Tensor]) -> Tensor:
-        """Row i of one tensor, or of one for each network, (K, 1, width)."""
-        return tensors[0][i].contiguous() if len(nets) == 1 else torch.stack([each[i, None] for each in tensors])
-
+        table = net.table(times)
     return [
-        Moment(
-            rows(i, [table.bias for table in tables]),
-            tuple(rows(i, each) for each in zip(*(table.scale for table in tables), strict=True)),
-            tuple(rows(i, each) for each in zip(*(table.shift for table in tables), strict=True)),
-        )
+        Moment(table.bias[i].contiguous(), *(tuple(row[i].contiguous() for row in each) for each in modulation))
+        for modulation in [(table.scale, table.shift)]
         for i in range(len(times))
     ]
+
+
+def side_by_side(each: Sequence[Moment]) -> Moment:
+    """One time's moments of several networks as one."""
+    scale, shift = (
+        tuple(torch.stack(layer)[:, None] for layer in zip(*rows, strict=True))
+        for rows in ([one.scale for one in each], [one.shift for one in each])
+    )
+    return Moment(torch.stack([one.bias for one in each])[:, None], scale, shift)
 
 
 class FrozenPerceptron(nn.Module):
@@ -128,22 +130,62 @@ class FrozenPerceptron(nn.Module):
         return g_z if g_z.ndim == 2 else g_z.sum(0)
 
 
+class OneByOne(nn.Module):
+    """Several perceptrons, one after another.
+
+    Args:
+        nets: frozen perceptrons, compiled or not.
+        outputs: how many each has; where others have more, it is padded with 0.
+    """
+
+    def __init__(self, nets: Sequence["Runs"], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.nets, self.outputs = list(nets), list(outputs)
+        self.maps = nn.ModuleList(net for net in nets if isinstance(net, nn.Module))
+
+    def forward(self, z: Float[Tensor, "batch inputs"], at: Sequence[Moment]) -> Float[Tensor, "nets batch outputs"]:
+        """The outputs of each; `at` has a moment for each."""
+        return self._stacked([net(z, moment) for net, moment in zip(self.nets, at, strict=True)])
+
+    def linearise(self, z: Float[Tensor, "batch inputs"], at: Sequence[Moment]) -> tuple[Tensor, Saved]:
+        """The outputs, and of each network d output / d z if it has one output, else what its own `pull` needs."""
+        outputs, saved = [], []
+        for net, moment in zip(self.nets, at, strict=True):
+            out, own = net.linearise(z, moment)
+            outputs.append(out)
+            saved.append((net.pull(torch.ones_like(out), moment, own),) if out.shape[1] == 1 else own)
+        return self._stacked(outputs), saved
+
+    def pull(self, g: Float[Tensor, "nets batch outputs"], at: Sequence[Moment], saved: Saved) -> Tensor:
+        """sum_k (d outputs_k / d z)^T g_k, (B, in)."""
+        total = g.new_zeros(())
+        for net, moment, own_g, count, own in zip(self.nets, at, g, self.outputs, saved, strict=True):
+            needed = own_g[:, :count]
+            pulled = needed * own[0] if count == 1 else net.pull(needed.contiguous(), moment, own)
+            total = total + pulled
+        return total
+
+    def _stacked(self, outputs: Sequence[Tensor]) -> Tensor:
+        widest = max(self.outputs)
+        return torch.stack([functional.pad(out, (0, widest - out.shape[1])) for out in outputs])
+
+
 @runtime_checkable
 class Runs(Protocol):
     """A frozen perceptron, compiled or not."""
 
-    def __call__(self, z: Tensor, at: Moment) -> Tensor: ...
+    def __call__(self, z: Tensor, at: Any) -> Tensor: ...
 
-    def linearise(self, z: Tensor, at: Moment) -> tuple[Tensor, Saved]: ...
+    def linearise(self, z: Tensor, at: Any) -> tuple[Tensor, Saved]: ...
 
-    def pull(self, g: Tensor, at: Moment, saved: Saved) -> Tensor: ...
+    def pull(self, g: Tensor, at: Any, saved: Saved) -> Tensor: ...
 
 
 class Linearised(torch.autograd.Function):
     """A frozen perceptron as one operation of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, net: Runs, at: Moment) -> Tensor:
+    def forward(ctx: Any, z: Tensor, net: Runs, at: Any) -> Tensor:
         outputs, ctx.saved = net.linearise(z, at)
         ctx.net, ctx.at = net, at
         return outputs
@@ -154,7 +196,7 @@ class Linearised(torch.autograd.Function):
         return ctx.net.pull(g, ctx.at, ctx.saved), None, None
 
 
-def run(net: Runs, z: Float[Tensor, "batch inputs"], at: Moment) -> Float[Tensor, "*batch outputs"]:
+def run(net: Runs, z: Float[Tensor, "batch inputs"], at: Any) -> Float[Tensor, "*batch outputs"]:
     """The network's outputs, differentiable once in z."""
     if torch.is_grad_enabled() and z.requires_grad:
         outputs: Tensor = Linearised.apply(z, net, at)

@@ -7,7 +7,8 @@ autocast, and where a network cannot be differentiated twice that must be: give 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,13 +18,29 @@ from torch.nn import functional
 from lcg.nets.blocks import SkipPerceptron
 from lcg.nets.compiled import CompiledPerceptron
 from lcg.nets.execution import Execution
-from lcg.nets.frozen import FrozenPerceptron, Moment, Runs, moments, run, together
+from lcg.nets.frozen import FrozenPerceptron, Moment, OneByOne, Runs, moments, run, side_by_side, together
 
 GRIDS = 8
 """Grids of times whose tables are kept."""
 
 AtOneTime = Callable[[Tensor], Tensor]
 """z (B, in) -> outputs (B, out), or (K, B, out) of several networks."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """What one time contributes to each network.
+
+    Attributes:
+        each: one moment per network.
+    """
+
+    each: tuple[Moment, ...]
+
+    @cached_property
+    def as_one(self) -> Moment:
+        """Of all networks side by side."""
+        return self.each[0] if len(self.each) == 1 else side_by_side(self.each)
 
 
 class Prepared:
@@ -36,8 +53,8 @@ class Prepared:
     def __init__(self, nets: Sequence[SkipPerceptron]) -> None:
         self.nets = tuple(nets)
         self._known: tuple[tuple[int, int], ...] = ()
-        self._moments: dict[Any, list[Moment]] = {}
-        self._frozen: dict[Execution, Runs] = {}
+        self._moments: dict[Any, list[Together]] = {}
+        self._frozen: dict[tuple[Execution, bool], Runs] = {}
 
     def at(self, times: Tensor, how: Execution) -> list[AtOneTime]:
         """The networks at each of these times (S,), as functions of z alone."""
@@ -47,8 +64,8 @@ class Prepared:
             self._known, self._moments, self._frozen = weights, {}, {}
         key = (times.dtype, tuple(times.tolist()))
         if key not in self._moments:
-            self._moments[key] = moments(self.nets, times)
-        self._moments = dict([*self._moments.items()][-GRIDS:])
+            every = zip(*(moments(net, times) for net in self.nets), strict=True)
+            self._moments = dict([*self._moments.items(), (key, [Together(each) for each in every])][-GRIDS:])
         return [partial(self._fast, moment, how) for moment in self._moments[key]]
 
     @property
@@ -62,12 +79,23 @@ class Prepared:
         each = [net(z, t.expand(len(z))) for net in self.nets]
         return together([functional.pad(outputs, (0, widest - outputs.shape[1])) for outputs in each])
 
-    def _fast(self, moment: Moment, how: Execution, z: Tensor) -> Tensor:
-        how = how.chosen(self.nets[0].input.weight, len(z), parallel=len(self.nets) > 1)
-        if how not in self._frozen:
-            made = FrozenPerceptron(self.nets, how)
-            self._frozen[how] = CompiledPerceptron(made) if how.backend == "compiled" else made
-        return run(self._frozen[how], z, moment)
+    def _fast(self, moment: "Together", how: Execution, z: Tensor) -> Tensor:
+        like = self.nets[0].input.weight
+        how = how.chosen(like, len(z))
+        apart = len(self.nets) > 1 and how.one_by_one(like, len(z))
+        if (how, apart) not in self._frozen:
+            self._frozen[how, apart] = self._made(how, apart)
+        net, at = self._frozen[how, apart], moment.each if apart else moment.as_one
+        return net(z, at) if how.backend == "autograd" else run(net, z, at)
+
+    def _made(self, how: Execution, apart: bool) -> Runs:
+        def ready(nets: Sequence[SkipPerceptron]) -> FrozenPerceptron | CompiledPerceptron:
+            frozen = FrozenPerceptron(nets, how)
+            return CompiledPerceptron(frozen, how.patience) if how.backend == "compiled" else frozen
+
+        if not apart:
+            return ready(self.nets)
+        return OneByOne([ready([net]) for net in self.nets], [net.output.out_features for net in self.nets])
 
     # --- what is kept ---
 

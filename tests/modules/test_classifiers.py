@@ -93,6 +93,28 @@ def test_a_fit_ends_with_a_temperature_in_its_checkpoint(tmp_path: Path, tiny_st
     assert figures["val/loss"] < cold
 
 
+def test_a_fit_of_separate_trunks_is_calibrated_and_loads_again(tmp_path: Path, tiny_store) -> None:
+    data = LatentDataModule(tiny_store(n=1000), batch_size=256, val_fraction=0.2)
+    metrics = fit(tmp_path, data, trunk="separate").callback_metrics
+    assert metrics["val/accuracy/hat/t0.0-0.2"] > 0.97 and metrics["val/accuracy/hair/t0.0-0.2"] > 0.8
+
+    loaded = load_network(tmp_path / "classifier.ckpt", "classifier")
+    network = loaded.network
+    assert loaded.config["trunk"] == "separate" and len(network.nets) == len(data.schema)
+    assert network.log_temperature.abs().max() > 0.01 and loaded.calibration["dependence"] == "independent"
+    (figures,) = make_trainer(tmp_path).validate(
+        ClassifierModule(**SMALL, trunk="separate"), data, str(tmp_path / "classifier.ckpt"), verbose=False
+    )
+    assert figures["val/loss"] < metrics["val/loss"]  # at its temperature
+
+    data.setup()
+    batch, times = data.gather(data.val_rows), torch.tensor([0.02])
+    with torch.no_grad():
+        outputs = network.restricted(["hat", "age"]).prepare(times)[0](batch["z_0"])
+    assert ((outputs["hat"] > 0) == (batch["labels"][:, 0] > 0.5)).float().mean() > 0.97
+    assert (outputs["age"][:, 0] - batch["labels"][:, 2]).square().mean() < 0.3
+
+
 def test_a_fit_that_goes_on_does_so_at_temperature_one_and_is_calibrated_anew(tmp_path: Path, tiny_store) -> None:
     data, path = LatentDataModule(tiny_store(n=1000), batch_size=256, val_fraction=0.2), tmp_path / "classifier.ckpt"
     fit(tmp_path, data, steps=40)

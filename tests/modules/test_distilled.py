@@ -101,6 +101,7 @@ def test_a_fit_starts_as_the_teacher_lowers_the_loss_and_leaves_a_denoiser(tmp_p
     assert float(run.callback_metrics["val/loss"]) < 0.9 * before
     loaded, state = load_network(path, "denoiser"), torch.load(path, weights_only=True)
     assert loaded.config == taught.config and loaded.store == taught.store
+    assert loaded.distilled and not taught.distilled
     assert all(name.startswith("denoiser.") for name in state["state_dict"]) and state["lcg"]["consistency"] is True
     again = trainer(tmp_path, 1).validate(DistilledModule(teacher), data, path, verbose=False)[0]["val/loss"]
     assert again == pytest.approx(float(run.callback_metrics["val/loss"]), rel=1e-4)

@@ -1,6 +1,8 @@
 """The hand-written way there and back equals the ordinary network and autograd, whatever runs it."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from lcg.nets.blocks import SkipPerceptron
 from lcg.nets.compiled import CompiledPerceptron
 from lcg.nets.execution import Execution
-from lcg.nets.frozen import FrozenPerceptron, moments, run
+from lcg.nets.frozen import FrozenPerceptron, Moment, OneByOne, moments, run, side_by_side
 from lcg.nets.prepared import Prepared
 
 EAGER, PACKED = Execution("eager"), Execution("packed")
@@ -43,6 +45,11 @@ def error(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact.double()).abs().max() / exact.double().abs().max())
 
 
+def at_time(nets: list[SkipPerceptron], i: int, dtype: torch.dtype = DOUBLE) -> Moment:
+    each = [moments(net, TIMES.to(dtype))[i] for net in nets]
+    return each[0] if len(each) == 1 else side_by_side(each)
+
+
 def reference(nets: list[SkipPerceptron], z: Tensor, i: int) -> tuple[Tensor, Tensor]:
     t = TIMES[i].expand(len(z))
     return value_and_pull(lambda x: torch.stack([net(x, t) for net in nets]), z)
@@ -53,21 +60,21 @@ def reference(nets: list[SkipPerceptron], z: Tensor, i: int) -> tuple[Tensor, Te
 def test_value_and_gradient_are_those_of_the_network(count: int, i: int) -> None:
     nets, z = networks(count), latents()
     exact, pulled = reference(nets, z, i)
-    frozen, at = FrozenPerceptron(nets, EAGER), moments(nets, TIMES)[i]
+    frozen, at = FrozenPerceptron(nets, EAGER), at_time(nets, i)
     out, g_z = value_and_pull(lambda x: run(frozen, x, at), z)
     assert error(out.view_as(exact), exact) < 1e-13 and error(g_z, pulled) < 1e-12
     with torch.no_grad():
         assert error(run(frozen, z, at).view_as(exact), exact) < 1e-13
 
 
-@pytest.mark.parametrize(("how", "count"), [(EAGER, 1), (EAGER, 3), (PACKED, 1)])
+@pytest.mark.parametrize(("how", "count"), [(EAGER, 1), (EAGER, 3), (PACKED, 1), (Execution("autograd"), 1)])
 @pytest.mark.parametrize("rows", [1, 2, 33])
 def test_every_backend_is_exact_in_single_precision(how: Execution, count: int, rows: int) -> None:
     doubles, singles, z = networks(count), networks(count, SINGLE), latents(rows)
     for single, double in zip(singles, doubles, strict=True):
         single.load_state_dict(double.state_dict())
     exact, pulled = reference(doubles, z, 1)
-    frozen, at = FrozenPerceptron(singles, how), moments(singles, TIMES.float())[1]
+    frozen, at = FrozenPerceptron(singles, how), at_time(singles, 1, SINGLE)
     out, g_z = value_and_pull(lambda x: run(frozen, x, at), z.float())
     assert out.dtype == g_z.dtype == SINGLE
     assert error(out.view_as(exact), exact) < 2e-6 and error(g_z, pulled) < 2e-6
@@ -76,13 +83,13 @@ def test_every_backend_is_exact_in_single_precision(how: Execution, count: int, 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2e-2), ("float16", 3e-3)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_half_precision_is_near_and_hands_over_single(precision: str, bound: float, count: int) -> None:
-    """Products lose bits, the residual stream and what leaves the network do not: eight bits of 2^-8, eleven of 2^-11."""
+    """Products lose bits, the residual stream and what leaves the network do not: 8 bits, 11 bits."""
     doubles, singles, z = networks(count, width=64), networks(count, SINGLE, width=64), latents(33)
     for single, double in zip(singles, doubles, strict=True):
         single.load_state_dict(double.state_dict())
     exact, pulled = reference(doubles, z, 1)
     frozen = FrozenPerceptron(singles, Execution("eager", precision))  # type: ignore[arg-type]
-    out, g_z = value_and_pull(lambda x: run(frozen, x, moments(singles, TIMES.float())[1]), z.float())
+    out, g_z = value_and_pull(lambda x: run(frozen, x, at_time(singles, 1, SINGLE)), z.float())
     assert out.dtype == g_z.dtype == SINGLE
     assert 1e-5 < error(out.view_as(exact), exact) < bound and error(g_z, pulled) < 2 * bound
 
@@ -90,10 +97,23 @@ def test_half_precision_is_near_and_hands_over_single(precision: str, bound: flo
 def test_networks_side_by_side_may_differ_in_their_outputs() -> None:
     nets = networks(2)
     nets[1].output = torch.nn.Linear(16, 2, dtype=DOUBLE).requires_grad_(False)
-    out = run(FrozenPerceptron(nets, EAGER), latents(), moments(nets, TIMES)[0])
+    out = run(FrozenPerceptron(nets, EAGER), latents(), at_time(nets, 0))
     t = TIMES[0].expand(7)
     assert error(out[0], nets[0](latents(), t)) < 1e-13 and error(out[1, :, :2], nets[1](latents(), t)) < 1e-13
     assert not out[1, :, 2:].any()
+
+
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_one_by_one_is_side_by_side(outputs: int) -> None:
+    """With one output the way back is made before it is known what for; with more it is made after."""
+    nets, z = networks(3), latents()
+    for net in nets:
+        net.output = torch.nn.Linear(16, outputs, dtype=DOUBLE).requires_grad_(False)
+    together, apart = FrozenPerceptron(nets, EAGER), [FrozenPerceptron([net], EAGER) for net in nets]
+    exact, pulled = value_and_pull(lambda x: run(together, x, at_time(nets, 1)), z)
+    at = [at_time([net], 1) for net in nets]
+    out, g_z = value_and_pull(lambda x: run(OneByOne(apart, [outputs] * 3), x, at), z)
+    assert error(out, exact) < 1e-13 and error(g_z, pulled) < 1e-12
 
 
 # --- what is kept ---
@@ -103,10 +123,10 @@ def test_what_was_prepared_is_found_again_and_forgotten_when_weights_change() ->
     (net,) = networks(1)
     prepared, z = Prepared([net]), latents()
     first = prepared.at(TIMES, EAGER)[0](z)
-    kept = prepared._moments
-    assert torch.equal(prepared.at(TIMES, EAGER)[0](z), first) and prepared._moments is not kept
-    assert next(iter(prepared._moments.values())) is next(iter(kept.values()))
-    net.up = None  # type: ignore[assignment]  # no part of the network
+    (kept,) = prepared._moments.values()
+    assert torch.equal(prepared.at(TIMES, EAGER)[0](z), first)
+    (again,) = prepared._moments.values()
+    assert again is kept
     net.blocks[0].modulation.weight.mul_(2)
     second = prepared.at(TIMES, EAGER)[0](z)
     assert not torch.allclose(second, first) and error(second, net(z, TIMES[0].expand(7))) < 1e-13
@@ -155,21 +175,28 @@ def test_the_measured_choice() -> None:
     single, double = torch.zeros(1), torch.zeros(1, dtype=DOUBLE)
     assert Execution().chosen(single, 1).backend == "eager"
     assert Execution().chosen(single, 64).backend == "packed"
-    assert Execution().chosen(single, 64, parallel=True).backend == "eager"
     assert Execution().chosen(double, 64).backend == "eager"
     assert Execution(precision="bfloat16").chosen(single, 64) == Execution("eager", "bfloat16")
     assert Execution("packed").chosen(single, 1).backend == "packed"
     assert Execution("compiled").chosen(single, 64).backend == "compiled"
 
 
+def test_one_by_one_is_for_several_rows_on_a_cpu() -> None:
+    single = torch.zeros(1)
+    assert not EAGER.one_by_one(single, 1) and EAGER.one_by_one(single, 2)
+    assert not Execution("compiled").one_by_one(single, 64) and not EAGER.one_by_one(single.to("meta"), 64)
+
+
 def test_what_cannot_be_run_is_refused(unchecked: None) -> None:
-    with pytest.raises(ValueError, match="`backend` must be one of auto, .*got 'fast'"):
+    with pytest.raises(ValueError, match=r"`backend` must be one of auto, .*got 'fast'"):
         Execution("fast")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="`precision` must be one of float32, .*got 'int8'"):
+    with pytest.raises(ValueError, match=r"`precision` must be one of float32, .*got 'int8'"):
         Execution(precision="int8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`patience` must be >= 0, got -1"):
+        Execution("compiled", patience=-1)
     with pytest.raises(ValueError, match="`precision` must be float32 with the backend 'packed', got 'float16'"):
         Execution("packed", "float16")
-    with pytest.raises(ValueError, match="'packed' needs float32 weights on a CPU.*got torch.float64 on cpu"):
+    with pytest.raises(ValueError, match=r"'packed' needs float32 weights on a CPU.*got torch.float64 on cpu"):
         PACKED.chosen(torch.zeros(1, dtype=DOUBLE), 2)
 
 
@@ -179,22 +206,37 @@ def test_what_cannot_be_run_is_refused(unchecked: None) -> None:
 def test_a_short_job_is_never_compiled(caplog: pytest.LogCaptureFixture) -> None:
     nets, z = networks(1, SINGLE), latents(dtype=SINGLE)
     frozen = FrozenPerceptron(nets, EAGER)
-    compiled, at = CompiledPerceptron(frozen, patience=3), moments(nets, TIMES.float())[0]
+    compiled, at = CompiledPerceptron(frozen, patience=3), at_time(nets, 0, SINGLE)
     for _ in range(3):
         assert torch.equal(run(compiled, z, at), run(frozen, z, at))
     assert not compiled._compiled and not caplog.records
 
 
+COMPILED = """
+import logging, torch
+from lcg.nets.blocks import SkipPerceptron
+from lcg.nets.execution import Execution
+from lcg.nets.frozen import FrozenPerceptron, moments, run
+from lcg.nets.prepared import Prepared
+
+logging.basicConfig()
+torch.manual_seed(0)
+net = SkipPerceptron(6, 5, 16, 3, 12).eval().requires_grad_(False)
+times, z = torch.tensor([0.9, 0.5, 0.1]), torch.randn(7, 6)
+compiled = Prepared([net]).at(times, Execution("compiled", patience=0))
+frozen = FrozenPerceptron([net], Execution("eager"))
+for function, at in zip(compiled, moments(net, times)):  # another time is no other program
+    a, b = z.clone().requires_grad_(), z.clone().requires_grad_()
+    found, exact = function(a), run(frozen, b, at)
+    (pulled,), (wanted,) = torch.autograd.grad(found.sum(), a), torch.autograd.grad(exact.sum(), b)
+    assert (found - exact).abs().max() < 2e-6 and (pulled - wanted).abs().max() < 2e-6
+"""
+
+
 @pytest.mark.slow
-def test_a_long_job_is_compiled_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    nets, z = networks(1, SINGLE), latents(dtype=SINGLE)
-    frozen = FrozenPerceptron(nets, EAGER)
-    compiled, at = CompiledPerceptron(frozen, patience=0), moments(nets, TIMES.float())
-    exact, pulled = value_and_pull(lambda x: run(frozen, x, at[0]), z)
-    out, g_z = value_and_pull(lambda x: run(compiled, x, at[0]), z)
-    assert error(out, exact) < 2e-6 and error(g_z, pulled) < 2e-6
-    assert "compiling `linearise` of a network for 7 rows" in caplog.text
-    caplog.clear()
-    exact = run(frozen, z, at[1])  # another time is no other program
-    out, _ = value_and_pull(lambda x: run(compiled, x, at[1]), z)
-    assert error(out, exact) < 2e-6 and not caplog.records
+def test_a_long_job_is_compiled_once_and_says_so() -> None:
+    """In a process of its own, as run-time type checks cannot be compiled."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("compiling `linearise` of a network for 7 rows") == 1
+    assert done.stderr.count("compiling `pull` of a network for 7 rows") == 1

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from lcg.benchmarks.speed.job import speed_job
+from lcg.memory import keep_memory
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/speed", help="folder for speed.json and speed.md")
     parser.add_argument("--quick", action="store_true", help="small networks and few rounds, a minute")
     options = parser.parse_args(arguments)
+    keep_memory()
     return speed_job(options.out, options.quick)
 
 

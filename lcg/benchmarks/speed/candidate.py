@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcg.benchmarks.speed.flops import Work, guided_step
 from lcg.benchmarks.speed.nets import Nets, Shape, build
 
 Loop = Callable[[Tensor], Tensor]
@@ -26,12 +27,16 @@ class Candidate:
         build: makes its loop.
         reference: makes the loop whose results it must have, to be run in float64 too.
         tolerance: largest difference from it in float64, relative to the largest number in the reference's result.
+        work: of one of its steps, for the share of the peak.
+        batches: the smallest and the largest batch at which it is measured.
     """
 
     name: str
     build: Builder
     reference: Builder
     tolerance: float = 1e-6
+    work: Callable[[Nets], Work] = guided_step
+    batches: tuple[int, int] = (1, 1 << 20)
 
 
 def agreement(

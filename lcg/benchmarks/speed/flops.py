@@ -45,6 +45,13 @@ def guided_step(nets: Nets) -> Work:
     return Work(row, prior.time + sum(work.time for work in classifiers))
 
 
+def shared_trunk_step(nets: Nets) -> Work:
+    """Of one step where all classifiers are one trunk with a logit each."""
+    prior, classifier = forward(nets.prior.net), forward(nets.classifiers[0].net)
+    logits = nets.shape.classifier_width * (nets.shape.attributes - 1)
+    return Work(prior.row + 2 * (classifier.row + logits), prior.time + classifier.time)
+
+
 def forward(net: SkipPerceptron) -> Work:
     """Of one evaluation of a network."""
     features = net.time.linear

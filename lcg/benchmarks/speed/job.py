@@ -19,7 +19,7 @@ from lcg import __version__
 from lcg.benchmarks.speed.candidate import Candidate, agreement
 from lcg.benchmarks.speed.flops import guided_step
 from lcg.benchmarks.speed.lace import energies, lace_runs
-from lcg.benchmarks.speed.nets import Nets, build
+from lcg.benchmarks.speed.nets import WIDE_TIME, Nets, build
 from lcg.benchmarks.speed.ours import ours
 from lcg.benchmarks.speed.peak import gemm_rates
 from lcg.benchmarks.speed.peers import peers
@@ -67,10 +67,10 @@ def measure(plan: Plan, device: torch.device) -> dict[str, Any]:
         for dtype in plan.precisions
     }
     best = {name: max(rates.values()) for name, rates in peaks.items()}
-    candidates = (*peers(), *ours())
     run = partial(alternate, repeats=plan.repeats, target=plan.target, clock=clock)
     checks, cells = [], []
     for shape in plan.shapes:
+        candidates = (*peers(), *ours(device, plan.compiled and shape.time_features == WIDE_TIME))
         found = agreement(candidates, shape, CHECKED_STEPS, CHECKED_ROWS, device)
         checks.append({"shape": shape.name, "time_features": shape.time_features, "candidates": found})
         nets = build(shape, device=device)
@@ -107,10 +107,12 @@ def _guided_cell(
     """One table line of every candidate: a guided step of these networks, at this batch and precision."""
     work, noise = guided_step(nets), nets.noise(batch)
     steps = plan.steps(2 * work.repeated(batch), 1e9 * peak)
-    runs = {c.name: partial(_under, dtype, c.build(nets, steps), noise) for c in candidates}
+    used = {c.name: c for c in candidates if c.batches[0] <= batch <= c.batches[1]}
+    runs = {name: partial(_under, dtype, c.build(nets, steps), noise) for name, c in used.items()}
     lines = compared(run(runs), units=steps)
     for name, line in lines.items():
-        line["share_of_peak"] = 2e-9 * work.shared(batch) / line["seconds"]["median"] / peak
+        needed = used[name].work(nets).shared(batch)
+        line["share_of_peak"] = 2e-9 * needed / line["seconds"]["median"] / peak
         _say(f"  {name}: {1e3 * line['seconds']['median']:.3g} ms a step, {line['speed']['median']:.2f}")
     return {
         "shape": nets.shape.name,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lcg.diffusion import Schedule
-from lcg.nets.classifier import TimeConditionedClassifier
+from lcg.nets.classifier import TimeConditionedClassifier, Trunk
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.schema import Attribute, Schema
 
@@ -87,6 +87,37 @@ class Nets:
         return z.to(self.like)
 
 
+def side_by_side(nets: Nets) -> TimeConditionedClassifier:
+    """The same classifiers as one, with a trunk for each attribute."""
+    return _merged(nets, "separate")
+
+
+def on_one_trunk(nets: Nets) -> TimeConditionedClassifier:
+    """Another classifier of the same attributes: all share the first one's trunk, and each has its logit."""
+    return _merged(nets, "shared")
+
+
+def _merged(nets: Nets, trunk: Trunk) -> TimeConditionedClassifier:
+    shape, schema = nets.shape, Schema(tuple(classifier.schema.attributes[0] for classifier in nets.classifiers))
+    merged = TimeConditionedClassifier(
+        (shape.latent,),
+        schema,
+        shape.classifier_width,
+        shape.classifier_depth,
+        time_features=shape.time_features,
+        trunk=trunk,
+    )
+    merged.to(nets.like).eval().requires_grad_(False)
+    states = [classifier.net.state_dict() for classifier in nets.classifiers]
+    if trunk == "separate":
+        for net, state in zip(merged.nets, states, strict=True):
+            net.load_state_dict(state)
+    else:
+        last = {name: torch.cat([state[name] for state in states]) for name in ("output.weight", "output.bias")}
+        merged.net.load_state_dict(states[0] | last)
+    return merged
+
+
 def build(shape: Shape, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Nets:
     """The networks of a shape, always with the same weights."""
     latent_shape = (shape.latent,)
@@ -108,5 +139,5 @@ def build(shape: Shape, dtype: torch.dtype = torch.float32, device: torch.device
         for net in (prior.net, *(classifier.net for classifier in classifiers)):
             net.output.reset_parameters()  # a new network ends in zeros, which would guide nowhere
     for module in (prior, *classifiers):
-        module.eval().to(device=device, dtype=dtype)
+        module.eval().requires_grad_(False).to(device=device, dtype=dtype)
     return Nets(shape, prior, classifiers, tuple(i % 2 == 0 for i in range(shape.attributes)))

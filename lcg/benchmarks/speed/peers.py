@@ -7,7 +7,7 @@ from functools import partial
 from lcg.benchmarks.speed.candidate import Candidate
 from lcg.benchmarks.speed.diffusers_loops import FLOAT32, diffusers_2m, diffusers_ddim
 from lcg.benchmarks.speed.guided_diffusion import guided_diffusion_loop
-from lcg.benchmarks.speed.ours import SecondOrderToTheEnd, sampled
+from lcg.benchmarks.speed.ours import FEW, SecondOrderToTheEnd, sampled
 
 
 def peers() -> tuple[Candidate, ...]:
@@ -15,5 +15,11 @@ def peers() -> tuple[Candidate, ...]:
     return (
         Candidate("guided-diffusion, DDIM", guided_diffusion_loop, sampled),
         Candidate("diffusers, DDIM", diffusers_ddim, sampled),
-        Candidate("diffusers, DPM-Solver++(2M)", diffusers_2m, partial(sampled, sampler=SecondOrderToTheEnd), FLOAT32),
+        Candidate(
+            "diffusers, DPM-Solver++(2M)",
+            diffusers_2m,
+            partial(sampled, sampler=SecondOrderToTheEnd),
+            FLOAT32,
+            batches=FEW,
+        ),
     )

@@ -26,6 +26,7 @@ class Plan:
         repeats: rounds of each measurement.
         target: seconds that a measurement lasts at least.
         call: seconds that a call should last at most, at the peak's rate; it decides the number of steps.
+        compiled: whether torch.compile is measured, too, which takes minutes.
         lace: latent dimension and hidden layers of LACE's networks.
     """
 
@@ -34,9 +35,10 @@ class Plan:
     scale_batches: tuple[int, ...] = (1, 16, 64, 256, 1024)
     precisions: tuple[torch.dtype, ...] = (torch.float32,)
     products: tuple[Product, ...] = ((1024, 512, 512), (1024, 2048, 2048), (2048, 2048, 2048))
-    repeats: int = 7
-    target: float = 0.3
-    call: float = 1.0
+    repeats: int = 5
+    target: float = 0.2
+    call: float = 0.5
+    compiled: bool = True
     lace: tuple[int, tuple[int, ...]] = (512, (384, 256, 128))
 
     def steps(self, operations: float, rate: float) -> int:
@@ -46,7 +48,7 @@ class Plan:
 
 def full(device: torch.device) -> Plan:
     """Everything; on a GPU also larger batches and bfloat16."""
-    shapes = tuple(replace(shape, time_features=width) for shape in (SMALL, BIG) for width in (WIDE_TIME, 64))
+    shapes = (replace(SMALL, time_features=WIDE_TIME), replace(BIG, time_features=WIDE_TIME), SMALL)
     if device.type != "cuda":
         return Plan(shapes)
     return Plan(shapes, batches=(1, 64, 256, 1024, 4096), precisions=(torch.float32, torch.bfloat16))
@@ -54,4 +56,6 @@ def full(device: torch.device) -> Plan:
 
 def quick() -> Plan:
     """A look in about a minute: the small networks at lcg's default, two batches, few rounds."""
-    return Plan((SMALL,), (1, 64), (1, 16), products=((1024, 512, 512),), repeats=3, target=0.1, call=0.2)
+    return Plan(
+        (SMALL,), (1, 64), (1, 16), products=((1024, 512, 512),), repeats=3, target=0.1, call=0.2, compiled=False
+    )

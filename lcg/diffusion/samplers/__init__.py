@@ -1,6 +1,7 @@
 """Samplers: one method a file, all with the contract of `Sampler`."""
 
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing, time_grid
+from lcg.diffusion.samplers.consistency import Consistency
 from lcg.diffusion.samplers.ddim import DDIM
 from lcg.diffusion.samplers.ddpm import DDPM
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
@@ -14,6 +15,7 @@ from lcg.diffusion.samplers.unipc import UniPC
 __all__ = [
     "DDIM",
     "DDPM",
+    "Consistency",
     "DPMSolverPP2M",
     "Heun",
     "Multistep",

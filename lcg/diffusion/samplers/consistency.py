@@ -1,4 +1,4 @@
-"""Sampling with a consistency function, in one evaluation or a few, guided or not.
+"""Sampling with a consistency function, in one evaluation or a few.
 
 The probability-flow ODE carries z_t to a clean latent; a consistency function f(z_t, t) knows which in one evaluation
 (Song et al. 2023, arXiv:2303.01469, section 3). It has the signature of the posterior mean, so that
@@ -7,28 +7,17 @@ The probability-flow ODE carries z_t to a clean latent; a consistency function f
 
 makes it a `Denoiser`, though not one for solvers: they would take its answer for a mean. One evaluation samples. More
 of them put noise back and remove it again, which washes out the errors of a learnt f (their algorithm 1).
-
-Guidance by G = grad log p(y | z_t, t) enters before f, not after it:
-
-    z_0_hat = f(z_t + w ((1 - alpha_t) / alpha_t) G, t).
-
-For N(0, I) latents f is the identity, and z_0 ~ N(a, I) is the conditional given log p(y | z_0) = a.z_0. Then G =
-alpha_t a, the conditional's own flow is z_t + (1 - alpha_t) a, and w = 1 is exact in one evaluation. The shift
-(sigma_t^2 / alpha_t) G of the posterior mean, as `GuidedDenoiser` has it, is 1 + alpha_t times that. It is also added
-to a sample, not a mean, and leaves the latents' support where f would have led back to it.
+Guided ones are `lcg.guidance.GuidedConsistency`.
 """
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lcg.diffusion.noise import Randomness, randn
-from lcg.diffusion.process import Denoiser, coefficients, eps_from_z0, z0_from_eps
 from lcg.diffusion.samplers.base import Progress, Sampler, Spacing, time_grid
 from lcg.diffusion.samplers.path import Path
-from lcg.diffusion.schedule import Schedule, expand
+from lcg.diffusion.schedule import Schedule
 
 STRIDE = 0.2
 """From one evaluation to the next, unless told otherwise. The second is made where attributes are being decided."""
@@ -86,56 +75,3 @@ class Consistency(Sampler):
             if progress is not None:
                 progress(i + 1, len(path))
         return z_0_hat
-
-
-class GuidedConsistency:
-    """A consistency function that is led to what a score climbs, again as a `Denoiser`.
-
-    The way to the shifted latent is made in several moves, each along the score where it begins: a classifier's fades
-    once it is satisfied, and one long move goes beyond. Moves ask the classifier, not the consistency function.
-
-    Args:
-        denoiser: the consistency function, as eps_hat.
-        score: grad log p(y | z_t, t) (B, *latent) of z_t (B, *latent) and t (B,), such as `ClassifierTerm.score`.
-        schedule: of the noise.
-        weight: w >= 0 of the score, or a function of t (B,) that gives it (B,); 0 is no guidance.
-        moves: number of moves.
-
-    Raises:
-        ValueError: weight < 0 or moves < 1.
-    """
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        score: Callable[[Tensor, Tensor], Tensor],
-        schedule: Schedule,
-        weight: float | Callable[[Tensor], Tensor] = 1.0,
-        moves: int = 2,
-    ) -> None:
-        if not callable(weight) and not weight >= 0:
-            raise ValueError(f"`weight` must be >= 0, got {weight}; to avoid something, negate it in the formula")
-        if moves < 1:
-            raise ValueError(f"`moves` must be at least 1, got {moves}; 2 is usual, weight=0 is no guidance")
-        self.denoiser, self.score, self.schedule, self.weight, self.moves = denoiser, score, schedule, weight, moves
-
-    def __call__(
-        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch *latent"]:
-        """The eps_hat (B, *latent) that belongs to the guided z_0_hat."""
-        z = self.shifted(z_t, t)
-        z_0_hat = z0_from_eps(self.schedule, z, t, self.denoiser(z, t).to(z.dtype))
-        return eps_from_z0(self.schedule, z_t, t, z_0_hat)
-
-    def shifted(
-        self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch *latent"]:
-        """Where the consistency function is asked instead of at z_t (B, *latent)."""
-        weight = self.weight(t) if callable(self.weight) else self.weight
-        if not isinstance(weight, Tensor) and weight == 0:
-            return z_t
-        alpha, _ = coefficients(self.schedule, t, z_t)
-        scale = (1 - alpha) / alpha / self.moves * (expand(weight, z_t) if isinstance(weight, Tensor) else weight)
-        for _ in range(self.moves):
-            z_t = z_t + scale * self.score(z_t, t)
-        return z_t

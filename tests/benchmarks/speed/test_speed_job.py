@@ -30,6 +30,7 @@ PLAN = Plan(
     target=0.001,
     call=1e-5,
     lace=(8, (6, 5)),
+    compiled=False,
 )
 
 
@@ -45,7 +46,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_candidate_is_timed_at_every_size_and_precision(record: dict[str, Any]) -> None:
-    names = [candidate.name for candidate in (*peers(), *ours())]
+    names = [candidate.name for candidate in (*peers(), *ours(torch.device("cpu"), compiled=False))]
     sizes = [(cell["batch"], cell["precision"]) for cell in record["guided"]]
     assert sizes == [(1, "float32"), (1, "bfloat16"), (3, "float32"), (3, "bfloat16")]
     assert all(list(cell["candidates"]) == names for cell in record["guided"])
@@ -58,15 +59,18 @@ def test_times_speeds_and_shares_belong_together(record: dict[str, Any]) -> None
         peak = max(record["peaks_gflops"][cell["precision"]].values())
         first = next(iter(cell["candidates"].values()))
         assert first["speed"] == {"median": 1.0, "q1": 1.0, "q3": 1.0}
-        for line in cell["candidates"].values():
+        for name, line in cell["candidates"].items():
             seconds = line["seconds"]
             assert len(line["rounds"]) == PLAN.repeats and line["first_call"] > 0
             assert 0 < seconds["q1"] <= seconds["median"] <= seconds["q3"]
             assert seconds["median"] == sorted(line["rounds"])[1]
             paired = sorted(a / b for a, b in zip(first["rounds"], line["rounds"], strict=True))
             assert line["speed"]["median"] == pytest.approx(paired[1])
-            work = 2e-9 * cell["multiply_adds"]
-            assert line["share_of_peak"] == pytest.approx(work / seconds["median"] / peak)
+            work = 2e-9 * cell["multiply_adds"] / seconds["median"] / peak
+            if name == "lcg, shared trunk":  # is less work
+                assert line["share_of_peak"] < work
+            else:
+                assert line["share_of_peak"] == pytest.approx(work)
 
 
 def test_it_says_where_and_when(record: dict[str, Any]) -> None:

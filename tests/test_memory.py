@@ -1,0 +1,39 @@
+"""Freed memory is kept where the C library can be asked to."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lcg.memory import keep_memory
+
+FAULTS = """
+import resource, torch
+from lcg.memory import keep_memory
+{call}
+for step in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        kept = [torch.ones(1 << 21) for _ in range(8)]; del kept
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(call: str) -> int:
+    """Page faults of steps that allocate what the steps before them did."""
+    code = FAULTS.format(call=call)
+    return int(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()[1]
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
+def test_a_step_does_not_ask_the_system_for_what_the_last_one_freed() -> None:
+    if not keep_memory():
+        pytest.skip("not glibc")
+    assert faults("keep_memory()") < 0.1 * faults("pass")
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_memory()
