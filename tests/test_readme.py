@@ -81,6 +81,7 @@ SAYS = {
     "ends with a report": "lcg report",
     "runs the tests": "pytest",
     "every shipped benchmark": "lcg bench",
+    "beside the peers' loops": "lcg.benchmarks.speed",
     "trains those that need training": "lcg fit --config configs/baseline/styleflow.yaml",
 }
 

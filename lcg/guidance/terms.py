@@ -328,14 +328,26 @@ class BeliefReadout:
         for _, attribute in columns:
             if attribute.name not in beliefs:
                 raise unknown_name("attribute", attribute.name, beliefs, "the beliefs")
-        # Only what is asked is ever computed, and all binary attributes together.
+        # Only what is asked is ever computed, and all attributes of a kind together.
         self._binary = [(j, a.name) for j, a in columns if a.kind == "binary"]
-        self._others = [(j, a) for j, a in columns if a.kind != "binary"]
+        self._categorical = [(j, a) for j, a in columns if a.kind == "categorical"]
+        self._continuous = [(j, a) for j, a in columns if a.kind == "continuous"]
         self.beliefs = {a.name: beliefs[a.name].detach() for _, a in columns}
         self.asked = asked
         if self._binary:
             self._sure = torch.stack([self.beliefs[name] for _, name in self._binary], dim=-1).sigmoid()
             self._wanted = asked[:, [j for j, _ in self._binary]]
+        if self._categorical:
+            # All of them side by side, (B, attributes, values): those with fewer values have impossible ones beside.
+            most = max(a.outputs for _, a in self._categorical)
+            place = iter(range(sum(a.outputs for _, a in self._categorical)))
+            rows = [[next(place) if v < a.outputs else -1 for v in range(most)] for _, a in self._categorical]
+            self._places = torch.tensor(rows, device=asked.device)
+            sure = [
+                functional.pad(self.beliefs[a.name].softmax(-1) * asked[:, j, None], (0, most - a.outputs))
+                for j, a in self._categorical
+            ]
+            self._shares = torch.stack(sure, dim=1)
 
     def __call__(self, outputs: Outputs) -> Float[Tensor, " batch"]:
         outputs = independent(outputs)
@@ -346,7 +358,12 @@ class BeliefReadout:
             sure = self._sure.to(logits).expand_as(logits)
             surprise = functional.binary_cross_entropy_with_logits(logits, sure, reduction="none")
             total = total - torch.where(self._wanted, surprise, 0.0).sum(-1)
-        for j, attribute in self._others:
+        if self._categorical:
+            flat = torch.cat([outputs[a.name] for _, a in self._categorical], dim=1)
+            log_p = functional.pad(flat, (0, 1), value=-torch.inf)[:, self._places].log_softmax(-1)
+            log_p = torch.where(self._places >= 0, log_p, 0.0)  # 0 times -inf is NaN
+            total = total + (self._shares.to(log_p) * log_p).sum((1, 2))
+        for j, attribute in self._continuous:
             expected = expected_log_likelihood(attribute, outputs[attribute.name], self.beliefs[attribute.name])
             total = total + torch.where(self.asked[:, j], expected, 0.0)
         return total
