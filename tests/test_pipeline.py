@@ -114,7 +114,7 @@ def test_several_formulas_and_weights_in_one_batch_are_as_each_alone(pipeline: P
         for w, d in ((0.0, "joint"), (2.0, "independent"), (40.0, "joint"))
     ]
     asked, seeds = [(one, formula) for formula in formulas for one in several], range(3, 8)
-    draws = pipeline.draw_each([one.plan(formula) for one, formula in asked], seeds, batch_size)
+    draws = several[0].draw_each([one.plan(formula) for one, formula in asked], seeds, batch_size)
     for draw, (one, formula) in zip(draws, asked, strict=True):
         same(draw, one.draw(seeds, formula))
     assert any(draw.drawn > len(seeds) for draw in draws)

@@ -18,9 +18,8 @@ from lcg.benchmarks.evaluator import Evaluator
 from lcg.benchmarks.references import References
 from lcg.benchmarks.setting import Setting
 from lcg.checkpoint import load_network
-from lcg.diffusion import Sampler
-from lcg.diffusion.samplers.consistency import Consistency, GuidedConsistency
-from lcg.guidance import parse
+from lcg.diffusion import Consistency, Sampler
+from lcg.guidance import GuidedConsistency, parse
 from lcg.metrics.frechet import frechet_distance, moments
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.pipeline import Pipeline, Plan
@@ -61,9 +60,9 @@ class FewStepPipeline(Pipeline):
 
     moves = 2
 
-    def guided(self, plan: Plan, weight: Callable[[Tensor], Tensor] | None = None) -> GuidedConsistency:  # type: ignore[override]
-        score, schedule = self.term(plan.formula, plan.dependence).score, self.denoiser.schedule
-        return GuidedConsistency(self.denoiser, score, schedule, weight or plan.weight, self.moves)
+    def guided(self, plan: Plan) -> GuidedConsistency:
+        term = self.term(plan.formula, plan.dependence)
+        return GuidedConsistency(self.denoiser, term, self.denoiser.schedule, plan.weight, self.moves)
 
 
 class OneMove(FewStepPipeline):

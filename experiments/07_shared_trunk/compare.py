@@ -35,7 +35,7 @@ METHODS = {name: f"runs/trunks/{name}/classifier.ckpt" for name in ("shared", "s
 """The first is what the others are compared with."""
 
 FORMULAS = ("smile", "hat & ~beard", "glasses & beard & smile & hat")
-COUNT, SEEDS = 1000, (0,)
+COUNT, SEEDS = 1000, (0, 1, 2)
 BATCHES, REPEATS, SECONDS = (1, 64), 5, 0.1
 SAMPLING, GUIDANCE = Sampling("dpm++2m", 50), Guidance(dependence="independent", attempts=1)
 TRAINED_ROWS = 512
@@ -124,11 +124,16 @@ def cost(pipelines: dict[str, Pipeline]) -> Iterator[Row]:
     }
     z = torch.randn(max(BATCHES), *first.classifier.latent_shape, generator=torch.Generator().manual_seed(0))
     for batch in BATCHES:
-        runs["sample/unconditional", f"seconds_per_step/{batch}"] = {"prior": partial(first.sample, range(batch))}
+        runs["sample/unconditional", f"seconds_per_step/{batch}"] = {
+            "prior": partial(SAMPLING.build(first.denoiser).sample, first.denoiser, z[:batch])
+        }
         for formula in FORMULAS:
             plan = first.plan(parse(formula, first.schema))
             runs[f"sample/{formula}", f"seconds_per_step/{batch}"] = {
-                name: partial(pipeline.draw_each, [plan], range(batch)) for name, pipeline in pipelines.items()
+                name: partial(
+                    SAMPLING.build(first.denoiser, plan.weight.largest).sample, pipeline.guided(plan), z[:batch]
+                )
+                for name, pipeline in pipelines.items()
             }
         runs["edit/+smile", f"seconds_per_edit/{batch}"] = {
             name: partial(pipeline.edit_latents, z[:batch], ["+smile"]) for name, pipeline in pipelines.items()

@@ -81,11 +81,11 @@ class DistilledModule(LightningModule):
         if hasattr(self, "denoiser"):
             return
         data, loaded = LatentDataModule.of(self.trainer), load_network(self.teacher_path, "denoiser")
-        if loaded.store != data.store.fingerprint or loaded.network.prediction != "v":
+        if loaded.store != data.store.fingerprint or loaded.network.prediction != "v" or loaded.distilled:
             raise ValueError(
                 f"`teacher` must be a prior of this store that predicts v, got {self.teacher_path}, which predicts "
-                f"{loaded.network.prediction}, of the store {loaded.store[:12]}; fit one with prediction=v on "
-                f"{data.path}"
+                f"{loaded.network.prediction}, of the store {loaded.store[:12]}"
+                f"{', and is distilled itself' if loaded.distilled else ''}; fit one with prediction=v on {data.path}"
             )
         self.denoiser = LatentDenoiser(**{**loaded.config, "latent_shape": tuple(loaded.config["latent_shape"])})
         self.denoiser.load_state_dict(loaded.network.state_dict())

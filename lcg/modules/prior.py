@@ -82,10 +82,11 @@ class PriorModule(LightningModule):
         )
         if self.start_from is not None:
             other = load_network(self.start_from, "denoiser")
-            if other.config != self.denoiser.config or other.store != data.store.fingerprint:
+            same = other.network.config == self.denoiser.config and other.store == data.store.fingerprint
+            if not same or other.distilled:
                 raise ValueError(
-                    f"`start_from` must be a prior of the same network and store, got {self.start_from}; "
-                    f"set the options of the model to {other.config}"
+                    f"`start_from` must be an undistilled prior of the same network and store, got {self.start_from}; "
+                    f"set the options of the model to {other.network.config}"
                 )
             self.denoiser.load_state_dict(other.network.state_dict())
 

@@ -151,7 +151,7 @@ def test_fine_tuning_starts_from_another_prior(tmp_path: Path, tiny_store) -> No
     assert all((tuned[name] - weight).abs().max() < 1e-6 for name, weight in start.items())
 
     other = PriorModule(**{**SMALL, "width": SMALL["width"] * 2}, start_from=str(tmp_path / "prior.ckpt"))
-    with pytest.raises(ValueError, match="`start_from` must be a prior of the same network and store, got"):
+    with pytest.raises(ValueError, match="`start_from` must be an undistilled prior of the same network"):
         trainer(tmp_path / "other", 2).fit(other, LatentDataModule(store, 64))
 
 
