@@ -176,6 +176,44 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
     )
 
 
+def load_networks(
+    prior: str | PathLike[str],
+    classifier: str | PathLike[str],
+    device: torch.device | str = "cpu",
+    distilled: bool = False,
+) -> tuple[LoadedNetwork[LatentDenoiser], LoadedNetwork[TimeConditionedClassifier]]:
+    """Loads a prior and classifiers and checks that they fit together.
+
+    Args:
+        prior: checkpoint of the prior.
+        classifier: checkpoint of the classifiers.
+        device: where they go.
+        distilled: whether a distilled prior will do, whose eps_hat is not that of the posterior mean.
+
+    Raises:
+        FileNotFoundError: a checkpoint is missing.
+        ValueError: they were trained on different latents or under different schedules, or the prior is a distilled
+            one and must not be.
+    """
+    p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
+    if p.distilled and not distilled:
+        raise ValueError(
+            f"{p.path} is a distilled prior, which can only generate, with the sampler consistency; editing, "
+            "likelihoods and verification need the prior it was distilled from: give that"
+        )
+    if p.store != c.store:
+        raise ValueError(
+            f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "
+            "fit both on one store"
+        )
+    if p.config["schedule"] != c.config["schedule"]:
+        raise ValueError(
+            f"the prior's schedule is {p.config['schedule']!r}, the classifier's {c.config['schedule']!r}; "
+            "fit both under one schedule"
+        )
+    return p, c
+
+
 def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], **entries: Any) -> None:
     """Replaces tensors of a checkpoint's `state_dict` and adds to its entry `lcg`; all else stays as it is.
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcg.checkpoint import LoadedNetwork, load_network
+from lcg.checkpoint import load_networks
 from lcg.data.statistics import Statistics
 from lcg.diffusion import Denoiser, Randomness, StaticSampling, generators, randn
 from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
@@ -52,6 +52,7 @@ from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.execution import Execution
 from lcg.nets.heads import independent
+from lcg.samples import Draw, Plan, Samples
 from lcg.schema import Schema
 from lcg.settings import Editing, Guidance, Inverting, RowWeights, Sampling, Weight
 
@@ -67,83 +68,6 @@ WORTH_RECORDING = 3
 
 PROBES = 512
 """Samples of the prior on which the probability of formulas is estimated."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a formula will be sampled, and why.
-
-    Attributes:
-        formula: what shall hold.
-        support: the evidence on whether the prior has seen it.
-        extrapolate: whether it is sampled beyond the prior's support.
-        dependence: how several attributes are read.
-        weight: of the guidance.
-    """
-
-    formula: Formula
-    support: Support
-    extrapolate: bool
-    dependence: Dependence
-    weight: Weight
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """In plain words, why samples of this formula should not be trusted blindly."""
-        if self.extrapolate and self.support.beyond:
-            return (f"{self.formula} is beyond the prior's support ({self.support}): samples are extrapolated",)
-        if self.support.beyond:
-            return (f"{self.formula} is beyond the prior's support ({self.support}): no conditional to sample",)
-        return ()
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Latents, and what is known about how far to trust them.
-
-    Attributes:
-        z_0: (N, *latent) standardised.
-        plan: how they were sampled; None for samples of the prior.
-        ess: smallest effective sample size on the way as a share of the particles, the mean over samples; nan without
-            particles.
-        log_p_formula: estimate of log P(formula) under the prior, nan when there is none.
-        stderr: of `log_p_formula`.
-        warnings: in plain words, why the samples should not be trusted.
-        drawn: latents that were sampled for these, with those that were drawn again.
-    """
-
-    z_0: Tensor
-    plan: Plan | None = None
-    ess: float = math.nan
-    log_p_formula: float = math.nan
-    stderr: float = math.nan
-    warnings: tuple[str, ...] = ()
-    drawn: int = 0
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Generated images.
-
-    Attributes:
-        draw: their latents, and how far to trust them.
-        images: (N, H, W, C) uint8.
-        seeds: the seed of each.
-    """
-
-    draw: Draw
-    images: NDArray[np.uint8]
-    seeds: tuple[int, ...]
-
-    @property
-    def z_0(self) -> Tensor:
-        """(N, *latent) standardised."""
-        return self.draw.z_0
-
-    @property
-    def formula(self) -> Formula | None:
-        """What they were guided by."""
-        return None if self.draw.plan is None else self.draw.plan.formula
 
 
 @dataclass(frozen=True)
@@ -686,41 +610,3 @@ def _log(p: float) -> float:
 def _relative(support: Support) -> float:
     """Standard error of log p, by the delta method."""
     return support.stderr / support.p if support.p > 0 else math.nan
-
-
-def load_networks(
-    prior: str | PathLike[str],
-    classifier: str | PathLike[str],
-    device: torch.device | str = "cpu",
-    distilled: bool = False,
-) -> tuple[LoadedNetwork[LatentDenoiser], LoadedNetwork[TimeConditionedClassifier]]:
-    """Loads a prior and classifiers and checks that they fit together.
-
-    Args:
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
-        device: where they go.
-        distilled: whether a distilled prior will do, whose eps_hat is not that of the posterior mean.
-
-    Raises:
-        FileNotFoundError: a checkpoint is missing.
-        ValueError: they were trained on different latents or under different schedules, or the prior is a distilled
-            one and must not be.
-    """
-    p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
-    if p.distilled and not distilled:
-        raise ValueError(
-            f"{p.path} is a distilled prior, which can only generate, with the sampler consistency; editing, "
-            "likelihoods and verification need the prior it was distilled from: give that"
-        )
-    if p.store != c.store:
-        raise ValueError(
-            f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "
-            "fit both on one store"
-        )
-    if p.config["schedule"] != c.config["schedule"]:
-        raise ValueError(
-            f"the prior's schedule is {p.config['schedule']!r}, the classifier's {c.config['schedule']!r}; "
-            "fit both under one schedule"
-        )
-    return p, c

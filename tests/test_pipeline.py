@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import lcg
+from lcg.checkpoint import load_networks
 from lcg.data.avatars import AvatarSource
 from lcg.diffusion import DDIM, DDPM, Consistency, DPMSolverPP2M, Heun, UniPC, generators, randn
 from lcg.editing import EditSession
 from lcg.generators.autoencoder import AvatarAutoencoder, PCAAutoencoder
 from lcg.generators.base import Generator, pixels_to_x
 from lcg.guidance import GuidedConsistency, parse
-from lcg.pipeline import Draw, Pipeline, load, load_networks
+from lcg.pipeline import Pipeline, load
+from lcg.samples import Draw
 from lcg.schema import Attribute, Schema
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lcg.checkpoint import UNREADABLE, Kind
+from lcg.checkpoint import UNREADABLE, Kind, load_networks
 from lcg.data.split import in_validation
 from lcg.data.store import LatentStore, check_labels, check_latents
 from lcg.diffusion.process import diffuse, z0_from_eps
@@ -16,7 +16,6 @@ from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.heads import HeadOutputs, Outputs, independent
-from lcg.pipeline import load_networks
 from lcg.schema import Schema
 
 TIMES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)

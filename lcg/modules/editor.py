@@ -15,12 +15,12 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
 from lcg import __version__
-from lcg.checkpoint import LoadedNetwork
+from lcg.checkpoint import LoadedNetwork, load_networks
 from lcg.data.datamodule import LatentDataModule
 from lcg.editing import edit_sequence
 from lcg.guidance import parse_edit
 from lcg.modules.writer import EditWriter
-from lcg.pipeline import CLASSIFIER, PRIOR, load_networks
+from lcg.pipeline import CLASSIFIER, PRIOR
 from lcg.settings import Editing
 
 

@@ -11,12 +11,12 @@ from pytorch_lightning import Trainer
 from safetensors.torch import load_file, save_file
 
 from lcg import cli
+from lcg.checkpoint import load_networks
 from lcg.data.datamodule import LatentDataModule
 from lcg.editing import edit_sequence
 from lcg.guidance import parse_edit
 from lcg.modules.editor import EditorModule
 from lcg.modules.writer import load_edited
-from lcg.pipeline import load_networks
 from lcg.settings import Editing
 
 CONFIG = Path(__file__).parents[2] / "configs" / "editor" / "avatars.yaml"
