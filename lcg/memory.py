@@ -1,9 +1,9 @@
 """Freed memory that is kept for the next step instead of being returned to the system.
 
 A step of sampling allocates the same tensors as the one before. glibc gives large ones back to the system when they are
-freed, and the next step waits while the system maps and clears their pages again: a third of its time, measured on a
-CPU at 1024 rows of the small networks of `make bench-core`. Commands of lcg ask it to keep what it has; a program that
-imports lcg decides for itself, by calling this or by setting MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
+freed, and the next step waits while the system maps and clears their pages again, on a CPU and with many rows for a good
+part of its time. Commands of lcg ask it to keep what it has; a program that imports lcg decides for itself, by calling
+this or by setting MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
 """
 
 from __future__ import annotations

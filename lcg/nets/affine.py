@@ -3,8 +3,8 @@
     y = x W^T + b          (B, in) -> (B, out), or K of them side by side, (K, B, in) -> (K, B, out)
 
 A frozen network applies its matrices thousands of times, so it pays to bring them into the form that the processor's
-kernels want once. oneDNN's prepacked matrices take silu and residual with them and run at 100 to 110 GFLOP/s on a core
-on which `torch.mm` runs at 75 to 100 (`make bench-core`); a single row has nothing to gain.
+kernels want once. oneDNN's prepacked matrices take silu and residual with them and run at 102 to 109 GFLOP/s on a core
+on which `torch.mm` runs at 82 to 88 (experiments/05_fast_core); a single row has nothing to gain.
 
 Each map also has its transpose, `pull`, for the hand-written way back of `lcg.nets.frozen`.
 """

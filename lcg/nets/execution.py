@@ -8,7 +8,7 @@ depends on the machine and on the number of rows. `auto` decides by what was mea
     2 ...     prepacked matrices (`lcg.nets.affine`)                   as they are; whole paths as CUDA graphs
 
 Compiling with torch.compile is an option of its own. On the CPU prepacked matrices were faster than compiled and frozen
-networks at every number of rows, and compiling took 6 to 23 seconds for each shape; so nothing is compiled unasked.
+networks at every number of rows, and need no compiler; so nothing is compiled unasked.
 """
 
 from dataclasses import dataclass, replace

@@ -8,7 +8,8 @@ D-384-256-128-1, LeakyReLU 0.2.
 
 In the public code (github.com/NVlabs/LACE, FFHQ/sampling.py: read, not copied) the list of logits is made by
 f_i(g(z)) for each i, so that the mapping network is evaluated, and differentiated, once per attribute; the energies
-are summed and differentiated together. lcg evaluates the same mapping once, and all perceptrons as one batched product.
+are summed and differentiated together. lcg evaluates the same mapping once, with weights that were scaled beforehand,
+and all perceptrons as one batched product.
 LACE's perceptrons are convolutions of one pixel there, with two logits each; here they are linear layers with one.
 """
 
@@ -56,18 +57,40 @@ class EqualLinear(nn.Module):
         return math.sqrt(2) * functional.leaky_relu(out, SLOPE)
 
 
+class FrozenMapping(nn.Module):
+    """The same g with its weights scaled once, as they do not change."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__()
+        layers = list(cast("Iterable[EqualLinear]", mapping.layers))
+        self.weights = nn.ParameterList(_fixed(layer.weight * layer.scale) for layer in layers)
+        self.biases = nn.ParameterList(_fixed(layer.bias * RATE) for layer in layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            w = math.sqrt(2) * functional.leaky_relu_(functional.linear(w, weight, bias), SLOPE)
+        return w
+
+
+def _fixed(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach(), requires_grad=False)
+
+
 @dataclass(frozen=True)
 class Energies:
-    """The same energies twice: perceptrons apart, and side by side.
+    """The same energies twice: as LACE has them, and frozen with perceptrons side by side.
 
     Attributes:
         mapping: g.
+        frozen: g.
         apart: f_i, one by one.
         batched: all f_i.
         signs: +1 where an attribute shall hold, else -1, (K,).
     """
 
     mapping: Mapping
+    frozen: FrozenMapping
     apart: nn.ModuleList
     batched: LatentClassifier
     signs: Tensor
@@ -92,9 +115,9 @@ def energies(
         mapping, batched = Mapping(latent), LatentClassifier((latent,), schema, hidden, SLOPE)
         apart = nn.ModuleList(_perceptron(batched, i) for i in range(attributes))
     for module in (mapping, batched, apart):
-        module.eval().to(device=device, dtype=dtype)
+        module.eval().requires_grad_(False).to(device=device, dtype=dtype)
     signs = torch.tensor([1.0, -1.0]).repeat(attributes)[:attributes]
-    return Energies(mapping, apart, batched, signs.to(device=device, dtype=dtype))
+    return Energies(mapping, FrozenMapping(mapping), apart, batched, signs.to(device=device, dtype=dtype))
 
 
 def peer_velocity(nets: Energies, z: Tensor, t: float) -> Tensor:
@@ -114,7 +137,7 @@ def our_velocity(nets: Energies, z: Tensor, t: float) -> Tensor:
     """dz/dt (B, D) with one mapping and batched perceptrons."""
 
     def energy(z: Tensor) -> Tensor:
-        logits = torch.stack(tuple(nets.batched(nets.mapping(z)).values()), dim=1)
+        logits = torch.stack(tuple(nets.batched(nets.frozen(z)).values()), dim=1)
         return functional.logsigmoid(nets.signs * logits).sum(dim=1)
 
     return -0.5 * beta(t) * gradient(energy, z)

@@ -22,7 +22,7 @@ def _head(record: Record) -> str:
             "",
             f"{machine['processor']}, {machine['threads']} thread on one of {machine['cores']} cores; device "
             f"{machine['device']}; torch {machine['torch']}; {machine['clock']}; {machine['created']}. "
-            f"Peak of torch.mm in this run: {', '.join(peaks)}.",
+            f"Peak in this run, of torch.mm and of prepacked matrices: {', '.join(peaks)}.",
             "",
             "Speeds are relative to the first line, medians of the rounds with quartiles in brackets. The share of the "
             "peak counts what a step needs, that is, what depends on the time alone once for all rows. Loops are "

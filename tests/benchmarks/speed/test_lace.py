@@ -44,6 +44,7 @@ def test_the_mapping_forgets_the_scale_of_z() -> None:
     z = nets.noise(5)
     with torch.no_grad():
         assert difference(nets.mapping(10 * z), nets.mapping(z)) < 1e-6
+        assert difference(nets.frozen(z), nets.mapping(z)) < 1e-12
 
 
 def test_a_layer_of_the_mapping_keeps_the_scale() -> None:
@@ -57,7 +58,8 @@ def test_a_layer_of_the_mapping_keeps_the_scale() -> None:
 def test_the_peer_runs_the_mapping_once_per_attribute_and_lcg_once() -> None:
     nets = tiny(attributes=4)
     calls = []
-    nets.mapping.register_forward_hook(lambda *_: calls.append(1))
+    for mapping in (nets.mapping, nets.frozen):
+        mapping.register_forward_hook(lambda *_: calls.append(1))
     counts = []
     for run in lace_runs(nets, 3).values():
         calls.clear()
