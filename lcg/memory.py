@@ -1,8 +1,8 @@
 """Freed memory that is kept for the next step instead of being returned to the system.
 
 A step of sampling allocates the same tensors as the one before. glibc gives large ones back to the system when they are
-freed, and the next step waits while the system maps and clears their pages again, on a CPU and with many rows for a good
-part of its time. Commands of lcg ask it to keep what it has; a program that imports lcg decides for itself, by calling
+freed, and the next step waits while the system maps and clears their pages again, with many rows for a good part of its
+time. Commands of lcg ask it to keep what it has; a program that imports lcg decides for itself, by calling
 this or by setting MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
 """
 

@@ -56,7 +56,7 @@ def main() -> None:
         if task == TASKS[0]:
             axes.set_ylabel("Fréchet distance (dotted: floor)")
         if task == TASKS[1]:
-            axes.legend(frameon=False, fontsize=8, loc="upper right", borderaxespad=0)
+            axes.legend(frameon=False, fontsize=8, loc="center right")
     figure.savefig(HERE / "figure.png")
     print(HERE / "figure.png")
 
