@@ -27,7 +27,7 @@ def main() -> None:
                 kind = "distilled" if name == "distilled" else f"solver{more}"
                 curves[kind][int(steps)] = sum(found) / len(found)
         for kind, label, colour, mark in (
-            ("solver", "solver of the prior, lcg's weights", SOLVER, "o"),
+            ("solver", "solver, lcg's weights", SOLVER, "o"),
             ("solvergentle", "solver, smaller weights", GENTLE, "^"),
             ("distilled", "distilled prior", DISTILLED, "s"),
         ):
@@ -56,7 +56,7 @@ def main() -> None:
         if task == TASKS[0]:
             axes.set_ylabel("Fréchet distance (dotted: floor)")
         if task == TASKS[1]:
-            axes.legend(frameon=False, fontsize=8, loc="center right")
+            axes.legend(frameon=False, fontsize=8, loc="upper right", borderaxespad=0)
     figure.savefig(HERE / "figure.png")
     print(HERE / "figure.png")
 
