@@ -115,7 +115,7 @@ bench-core: $(READY) ## the speed of guided steps beside the peers' loops, on on
 
 .PHONY: test test-slow lint types
 test: $(READY) ## the tests that take a moment
-	@pytest -m "not slow"
+	@pytest -m "not slow" -n $(THREADS) --dist loadfile
 
 test-slow: $(READY) ## the tests that take longer
 	@pytest -m slow

@@ -13,6 +13,7 @@ from lcg.conformance.outcome import Check, Measurement
 from lcg.conformance.suite import checks, run
 from lcg.diffusion import DDIM, DPMSolverPP2M, Heun, MixtureDenoiser, Sampler, Schedule, UniPC
 from lcg.guidance import FormulaReadout, GuidedDenoiser
+from lcg.guidance.guided import Instant
 from lcg.guidance.twisted import TwistedSMC
 
 SMALL = Sizes(samples=1000, reference=12_000, systems=16, particles=64, latents=16)
@@ -80,9 +81,9 @@ def test_a_denoiser_that_is_a_tenth_too_small_is_noticed(monkeypatch: pytest.Mon
 
 def test_guidance_of_the_wrong_weight_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Doubled(GuidedDenoiser):
-        def evaluate(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            eps, guidance = super().evaluate(z_t, t)
-            return eps, 2 * guidance
+        def _climb(self, at: Instant, z_t: Tensor) -> tuple[Tensor, Tensor]:
+            value, guidance = super()._climb(at, z_t)
+            return value, 2 * guidance
 
     monkeypatch.setattr(sampling, "GuidedDenoiser", Doubled)
     assert not outcome(named(Laboratory(SMALL), "formulas: joint, a & b", "(line)"))[0]

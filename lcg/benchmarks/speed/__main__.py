@@ -15,7 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/speed", help="folder for speed.json and speed.md")
     parser.add_argument("--quick", action="store_true", help="small networks and few rounds, a minute")
     options = parser.parse_args(arguments)
-    keep_memory()
+    if arguments is None:  # a process of our own
+        keep_memory()
     return speed_job(options.out, options.quick)
 
 

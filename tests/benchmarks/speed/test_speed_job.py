@@ -111,13 +111,12 @@ def test_steps_are_as_many_as_fit_into_a_call() -> None:
     assert all(1000 % steps == 0 for steps in STEPS)
 
 
-def test_the_full_plan_has_both_shapes_with_wide_and_with_default_time_features() -> None:
+def test_the_full_plan_has_both_shapes_as_peers_have_them_and_lcg_s_default() -> None:
     cpu, gpu = full(torch.device("cpu")), full(torch.device("cuda"))
     assert [(shape.name, shape.time_features) for shape in cpu.shapes] == [
         ("small", 512),
-        ("small", 64),
         ("big", 512),
-        ("big", 64),
+        ("small", 64),
     ]
     assert cpu.batches == (1, 64, 1024) and cpu.precisions == (torch.float32,)
     assert {256, 4096} <= set(gpu.batches) and torch.bfloat16 in gpu.precisions
