@@ -56,11 +56,12 @@ def moments(net: SkipPerceptron, times: Float[Tensor, " times"]) -> list[Moment]
     """Of each of these times."""
     with torch.no_grad():
         table = net.table(times)
-    return [
-        Moment(table.bias[i].contiguous(), *(tuple(row[i].contiguous() for row in each) for each in modulation))
-        for modulation in [(table.scale, table.shift)]
-        for i in range(len(times))
-    ]
+
+    def at(rows: Sequence[Tensor], i: int) -> tuple[Tensor, ...]:
+        return tuple(row[i].contiguous() for row in rows)
+
+    bias = table.bias.contiguous()
+    return [Moment(bias[i], at(table.scale, i), at(table.shift, i)) for i in range(len(times))]
 
 
 def side_by_side(each: Sequence[Moment]) -> Moment:

@@ -2,8 +2,8 @@
 
 A sampler asks for the same times at every batch and every edit, of weights that stay as they are. Tables of times and
 prepared matrices are computed when they are first needed and found again from then on. Weights that require gradients
-may change at any moment: nothing of theirs is kept, and they run as they do in training. So does everything under
-autocast, and where a network cannot be differentiated twice that must be: give samplers `lambda z, t: denoiser(z, t)`.
+may change at any moment: nothing of theirs is kept, and they run as they do in training; so does everything under
+autocast. What was prepared can be differentiated once: who needs a second derivative calls the network itself.
 """
 
 from collections.abc import Callable, Sequence
