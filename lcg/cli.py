@@ -17,7 +17,7 @@ import dis
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -77,6 +77,10 @@ JOBS = MappingProxyType(
         ),
     }
 )
+GROUPS = MappingProxyType(
+    {"store": "look into latent stores, check, join and divide them, or bring latents of your own"}
+)
+"""What the commands of two words, such as `store info` among the jobs, have in common, by their first word."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("LCG_DEBUG", "0") not in ("", "0") or not is_users(error):
             raise
-        command = next((a for a in arguments[:1] if a in TRAINER_COMMANDS or a in JOBS), None)
+        command = next((name for name in named(arguments) if name in TRAINER_COMMANDS or name in JOBS), None)
         print(f"lcg{f' {command}' if command else ''}: {describe(error)}", file=sys.stderr)
         return USAGE_ERROR
 
@@ -120,19 +124,46 @@ def dispatch(arguments: list[str]) -> int:
         print(f"lcg {__version__}")
     elif command in TRAINER_COMMANDS:
         run_trainer(command, arguments)
+    elif command in GROUPS:
+        return run_group(command, arguments[1:])
     elif command in JOBS:
         return run_job(command, JOBS[command], arguments[1:])
     elif command.startswith("-"):
         raise ValueError(f"expected a command before its options, got {command!r}; `lcg --help` lists the commands")
     else:
-        raise unknown_name("command", command, (*TRAINER_COMMANDS, *JOBS), "lcg")
+        raise unknown_name("command", command, (*TRAINER_COMMANDS, *JOBS, *GROUPS), "lcg")
     return 0
+
+
+def named(arguments: Sequence[str]) -> tuple[str, str]:
+    """What the command may be called: the first word, or the first two."""
+    return " ".join(arguments[:1]), " ".join(arguments[:2])
+
+
+def table_of(commands: Mapping[str, str]) -> str:
+    """A line for each command and its summary."""
+    width = max(map(len, commands)) + 2
+    return "\n".join(f"  {name:<{width}}{summary}" for name, summary in commands.items())
+
+
+def run_group(group: str, arguments: list[str]) -> int:
+    """Runs one of the commands of a group, such as `info` of `store`; `arguments` are those after the group's name."""
+    jobs = {name.partition(" ")[2]: job for name, job in JOBS.items() if name.startswith(f"{group} ")}
+    command = arguments[0] if arguments else None
+    if command is None or command in ("-h", "--help", "help"):
+        table = table_of({name: job.summary for name, job in jobs.items()})
+        text = f"usage: lcg {group} COMMAND [--option VALUE ...]\n\n{GROUPS[group]}\n\ncommands:\n{table}"
+        print(text, file=sys.stderr if command is None else sys.stdout)
+        return USAGE_ERROR if command is None else 0
+    if command not in jobs:
+        raise unknown_name("command", command, jobs, f"lcg {group}")
+    return run_job(f"{group} {command}", jobs[command], arguments[1:])
 
 
 def overview() -> str:
     """The help of `lcg` itself."""
-    commands = {**TRAINER_COMMANDS, **{name: job.summary for name, job in JOBS.items()}}
-    table = "\n".join(f"  {name:<10}{summary}" for name, summary in commands.items())
+    single = {name: job.summary for name, job in JOBS.items() if " " not in name}
+    table = table_of({**TRAINER_COMMANDS, **single, **GROUPS})
     return (
         "usage: lcg COMMAND [--config FILE.yaml ...] [--option VALUE ...]\n\n"
         "Latent Classifier Guidance: compositional generation and editing in the latent space of any generator.\n\n"

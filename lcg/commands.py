@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from lcg.benchmarks.pictures import strips
-from lcg.data.store import LatentStore, check_latents
+from lcg.data.store import LatentStore
+from lcg.data.store.checks import check_latents
 from lcg.editing import EditSession, Inversion, Step
 from lcg.editing.guided import check_strength
 from lcg.generators.base import Generator, weights_sha256

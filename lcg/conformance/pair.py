@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lcg.checkpoint import UNREADABLE, Kind, load_networks
 from lcg.data.split import in_validation
-from lcg.data.store import LatentStore, check_labels, check_latents
+from lcg.data.store import LatentStore
+from lcg.data.store.checks import check_labels, check_latents
 from lcg.diffusion.process import diffuse, z0_from_eps
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from lcg.nets.classifier import TimeConditionedClassifier

@@ -22,7 +22,10 @@ from torch import Tensor
 
 from lcg.data.batches import Batch, LatentBatches
 from lcg.data.split import in_validation
-from lcg.data.store import ROWS_AT_ONCE, LatentStore, Statistics, check_labels, check_latents
+from lcg.data.statistics import Statistics
+from lcg.data.store import LatentStore
+from lcg.data.store.checks import check_labels, check_latents
+from lcg.data.store.shards import ROWS_AT_ONCE
 from lcg.schema import Schema
 
 

@@ -33,7 +33,7 @@ from torch import Tensor, arange
 
 from lcg.benchmarks.folder import read_tensors, write_tensors
 from lcg.benchmarks.pictures import contact_sheet
-from lcg.data.manifest import difference, plain
+from lcg.data.store.manifest import difference, plain
 from lcg.generation.trust import Said, described, said_of, trust
 from lcg.generators.base import weights_sha256
 from lcg.guidance import Formula, parse

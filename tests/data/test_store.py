@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lcg.data.atomic import write_atomic
-from lcg.data.manifest import Manifest
 from lcg.data.store import LatentStore, LatentStoreWriter
+from lcg.data.store.manifest import Manifest
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema(
