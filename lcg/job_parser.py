@@ -22,7 +22,7 @@ class JobParser:
     def __init__(self, command: str, function: Callable[..., object], positional: bool = False) -> None:
         from jsonargparse import ArgumentParser  # it takes a moment, which `lcg --help` does not need
 
-        self.function = function
+        self.function, self.positional = function, positional
         description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments get a line each, below
         self.parser = ArgumentParser(prog=f"lcg {command}", description=description, allow_abbrev=False)
         self.parser.add_argument(
@@ -36,7 +36,7 @@ class JobParser:
         Raises:
             SystemExit: a word is wrong, or asks for help; what there is to say has been printed.
         """
-        config = self.parser.parse_args(join_lists(self.function, words))
+        config = self.parser.parse_args(join_lists(self.function, words, self.positional))
         if isinstance(config.get("out"), str):
             config["out"] = os.path.expandvars(config["out"])  # such as runs/agent/$WANDB_RUN_ID
         return config
@@ -52,13 +52,23 @@ class JobParser:
         self.parser.save(config, folder / "config.yaml", overwrite=True, multifile=False)
 
 
-def join_lists(function: Callable[..., object], words: Sequence[str]) -> list[str]:
-    """Lets list options take plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`."""
-    lists = {
-        f"--{n}" for n, p in inspect.signature(function).parameters.items() if str(p.annotation).startswith("list[")
-    }
+def join_lists(function: Callable[..., object], words: Sequence[str], positional: bool = False) -> list[str]:
+    """Lets lists be plain words: `--edits +glasses -hat` becomes `--edits '["+glasses", "-hat"]'`.
+
+    If the function's first parameter is a list and `positional`, so do the words in front of all options.
+    """
+    parameters = inspect.signature(function).parameters
+    names = [name for name, p in parameters.items() if str(p.annotation).startswith("list[")]
+    lists = {f"--{name}" for name in names}
     joined: list[str] = []
     position = 0
+    if positional and names[:1] == list(parameters)[:1]:
+        while position < len(words) and not words[position].startswith("-"):
+            position += 1
+        if position > 1 or (position == 1 and not words[0].startswith("[")):
+            joined = [json.dumps(list(words[:position]))]
+        else:
+            position = 0
     while position < len(words):
         option = words[position]
         joined.append(option)

@@ -183,6 +183,8 @@ def principal_components(z_0: Float[Tensor, "n *latent"], rank: int | None = Non
 def first_weight(training: Training) -> Float[Tensor, "outputs elements"]:
     """A diag(std), the first linear layer that `decode` calls on as many inputs as a latent has elements, by z_0.
 
+    Where latents are whitened, A W^-1.
+
     Returns:
         (outputs, D) float64.
 
@@ -208,6 +210,9 @@ def first_weight(training: Training) -> Float[Tensor, "outputs elements"]:
             "takes the latent as a whole; use the kind pca or jacobian"
         )
     weight = called[0].get_parameter("weight").detach().to(training.z_0.device).double()
+    whitening = training.statistics.whitening
+    if whitening is not None:
+        return weight @ whitening.inverse.to(weight)
     return weight * training.statistics.std.to(weight).flatten()
 
 

@@ -4,8 +4,7 @@
     0001.png,1,blond,0.4
     0002.png,0,red,
 
-An empty cell is a label that is not known. Binary cells are 0 or 1 (also false/true, and -1/1 as in CelebA),
-categorical cells are the names of values, continuous cells are numbers. Without a schema the cells decide on the kinds.
+What cells may say stands in `lcg.data.tables`.
 
 Whether two folders share images is told from the SHA-256 of their files' bytes. What is made of a folder keeps the
 `SKETCH` smallest of these (a bottom-k sketch, the idea of Broder 1997, "On the resemblance and containment of
@@ -16,11 +15,8 @@ or saved again has other bytes, and is not recognised.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +27,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from lcg.data.source import ImageSource
-from lcg.schema import Attribute, Schema
+from lcg.data.tables import Table, labels_of, open_table, scan
+from lcg.schema import Schema
 
-BINARY = {"0": 0.0, "1": 1.0, "-1": 0.0, "false": 0.0, "true": 1.0}
-MISSING = {"", "nan"}
-MAX_VALUES = 64  # of an inferred categorical attribute; more are rather names or remarks
 SKETCH = 1024
 """Files of a folder by which it is compared with others."""
 
@@ -63,7 +57,7 @@ def provenance_of(**sources: ImageSource) -> dict[str, Any]:
 
 
 class ImageFolder(ImageSource):
-    """Images of one size in a folder, labelled by a CSV table; an `ImageSource`.
+    """Images of one size in a folder, labelled by a CSV or Parquet table; an `ImageSource`.
 
     Args:
         root: the folder that the table's file names are relative to.
@@ -82,15 +76,22 @@ class ImageFolder(ImageSource):
         self.root, self.table = Path(root), Path(table)
         if not self.root.is_dir():
             raise FileNotFoundError(f"`root` must be a folder of images, got {self.root}, which is none")
-        if not self.table.is_file():
-            raise FileNotFoundError(
-                f"no table at {self.table}; write a CSV file with a column `file` and one per attribute"
+        columns = open_table(self.table)
+        if "file" not in columns.names:
+            raise ValueError(
+                f"{self.table}: the first line must name the columns, one of them `file`; got {list(columns.names)}"
             )
-        columns = _read(self.table)
-        self.files: Sequence[str] = columns.pop("file")
-        self._check_files()
-        self.schema = _infer(columns, self.table) if schema is None else schema
-        self._labels = np.stack([_column(columns, attribute, self.table) for attribute in self.schema], axis=1)
+        self.schema, count = scan(columns, schema, ignore=("file",))
+        if count == 0:
+            raise ValueError(f"{self.table} has no rows; add one per image")
+        self.files: list[str] = []
+        labels, first_line = [], dict[str, int]()
+        for block in columns.blocks({"file", *self.schema.names}):
+            for line, name in zip(block.lines, block.columns["file"], strict=True):
+                self._check_file(name, columns, line, first_line)
+            self.files += block.columns["file"]
+            labels.append(labels_of(block, self.schema, columns))
+        self._labels = np.concatenate(labels)
         height, width = self._pixels(0, None).shape[:2]
         self.image_shape: tuple[int, int, int] = (3, height, width)
 
@@ -139,17 +140,18 @@ class ImageFolder(ImageSource):
             "image_shape": list(self.image_shape),
         }
 
-    def _check_files(self) -> None:
-        first_line: dict[str, int] = {}
-        for line, name in enumerate(self.files, start=2):
-            where = f"{self.table}, line {line}"
-            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"{where}: `file` must be a path below {self.root}, got {name!r}")
-            if name in first_line:
-                raise ValueError(f"{where}: {name!r} is on line {first_line[name]} already; keep one of the two")
-            if not (self.root / name).is_file():
-                raise FileNotFoundError(f"{where}: no image at {self.root / name}; remove the line or add the image")
-            first_line[name] = line
+    def _check_file(self, name: str, table: Table, line: int, first_line: dict[str, int]) -> None:
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{table.where(line)}: `file` must be a path below {self.root}, got {name!r}")
+        if name in first_line:
+            raise ValueError(
+                f"{table.where(line)}: {name!r} is on {table.unit} {first_line[name]} already; keep one of the two"
+            )
+        if not (self.root / name).is_file():
+            raise FileNotFoundError(
+                f"{table.where(line)}: no image at {self.root / name}; remove the line or add the image"
+            )
+        first_line[name] = line
 
     def _pixels(self, i: int, size: tuple[int, int] | None) -> np.ndarray:
         path = self.root / self.files[i]
@@ -168,79 +170,3 @@ class ImageFolder(ImageSource):
                 "first image; align and resize all images to one size"
             )
         return np.asarray(upright)
-
-
-def _read(table: Path) -> dict[str, list[str]]:
-    """The table by column, cells stripped."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
-    header = [name.strip() for name in rows[0]] if rows else []
-    if "file" not in header:
-        raise ValueError(f"{table}: the first line must name the columns, one of them `file`; got {header}")
-    if len(set(header)) != len(header):
-        raise ValueError(f"{table}: column names must be distinct, got {header}")
-    if len(rows) == 1:
-        raise ValueError(f"{table} has no rows; add one per image")
-    for line, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise ValueError(f"{table}, line {line}: expected {len(header)} cells, got {len(row)}")
-    return {name: [row[j].strip() for row in rows[1:]] for j, name in enumerate(header)}
-
-
-def _infer(columns: dict[str, list[str]], table: Path) -> Schema:
-    """The kinds that the cells suggest: binary before continuous before categorical."""
-    attributes = []
-    for name, cells in columns.items():
-        known = {cell for cell in cells if cell.lower() not in MISSING}
-        if {cell.lower() for cell in known} <= set(BINARY):
-            attributes.append(Attribute(name))
-        elif all(_number(cell) is not None for cell in known):
-            attributes.append(Attribute(name, "continuous"))
-        elif 2 <= len(known) <= MAX_VALUES:
-            attributes.append(Attribute(name, "categorical", tuple(sorted(known))))
-        else:
-            raise ValueError(
-                f"{table}: column {name!r} has {len(known)} different texts, a categorical attribute has 2 to "
-                f"{MAX_VALUES}; remove the column, or give a `schema` without it"
-            )
-    if not attributes:
-        raise ValueError(f"{table}: expected a column per attribute beside `file`, got none")
-    return Schema(tuple(attributes))
-
-
-def _column(columns: dict[str, list[str]], attribute: Attribute, table: Path) -> np.ndarray:
-    """The labels (N,) of one attribute, float32, NaN where missing."""
-    if attribute.name not in columns:
-        raise ValueError(f"{table} has no column {attribute.name!r}; it has: file, {', '.join(columns)}")
-    labels = [_label(cell, attribute) for cell in columns[attribute.name]]
-    for line, (label, cell) in enumerate(zip(labels, columns[attribute.name], strict=True), start=2):
-        if label is None:
-            expected = {
-                "binary": "0 or 1",
-                "categorical": f"one of {', '.join(attribute.values)}",
-                "continuous": "a finite number",
-            }[attribute.kind]
-            raise ValueError(
-                f"{table}, line {line}: {attribute.name!r} must be {expected}, or empty when it is not known; "
-                f"got {cell!r}"
-            )
-    return np.array(labels, dtype=np.float32)
-
-
-def _label(cell: str, attribute: Attribute) -> float | None:
-    """The label that a cell spells; None when it spells none."""
-    if cell.lower() in MISSING:
-        return math.nan
-    if attribute.kind == "binary":
-        return BINARY.get(cell.lower())
-    if attribute.kind == "categorical":
-        return float(attribute.values.index(cell)) if cell in attribute.values else None
-    return _number(cell)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

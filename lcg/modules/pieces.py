@@ -136,9 +136,15 @@ class Crew:
         """Whether this process is the one that reports."""
         return self.ranks.count == 1 or bool(self.trainer.is_global_zero)
 
-    def run(self, title: str, pieces: Sequence[Piece]) -> None:
-        """Makes the pieces that are missing; returns when all ranks have done theirs."""
-        with Progress(title, pieces, shown=self.leads) as progress:
+    def run(self, title: str, pieces: Sequence[Piece], shown: bool = True) -> None:
+        """Makes the pieces that are missing; returns when all ranks have done theirs.
+
+        Args:
+            title: what is going on.
+            pieces: all of them.
+            shown: whether a bar tells how far they are; off for pieces that tell it themselves.
+        """
+        with Progress(title, pieces, shown=shown and self.leads) as progress:
             if self.ranks.count == 1:
                 self._alone(progress)
             else:

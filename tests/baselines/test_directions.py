@@ -1,6 +1,7 @@
 """Directions found without labels: equal to what was planted, and named by what they go with."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from lcg.baselines.directions import (
     principal_components,
     reflectors,
 )
-from lcg.data.statistics import Statistics
+from lcg.data.statistics import Statistics, Whitening
 from lcg.diffusion import CosineSchedule, GaussianDenoiser
 from lcg.editing import EditRequest
 from lcg.generators.base import Generator
@@ -168,6 +169,16 @@ def test_the_first_layer_is_the_one_that_decode_reaches() -> None:
     generator = Painter(planted(), curved=True)
     torch.testing.assert_close(first_weight(world(generator)), planted())
     assert not generator.first._forward_hooks and not generator.encoder._forward_hooks
+
+
+def test_the_first_weight_of_whitened_latents_is_the_slope_of_decoding() -> None:
+    """A W^-1: what the first layer makes of a step in z_0, whatever standardises."""
+    training = world(Painter(planted()))
+    matrix = torch.eye(D) + 0.1 * torch.ones(D, D)
+    whitening = Whitening(matrix, torch.linalg.inv(matrix))
+    white = replace(training, statistics=Statistics(torch.ones(D), torch.ones(D), whitening))
+    slope = torch.stack([white.statistics.restore(row[None])[0] - torch.ones(D) for row in torch.eye(D)]).double()
+    torch.testing.assert_close(first_weight(white), planted() @ slope, rtol=1e-5, atol=1e-5)
 
 
 # --- Householder ---

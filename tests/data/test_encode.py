@@ -1,5 +1,6 @@
 """The encode job: right values, whatever the batches; interrupted and gone on with; refused before any work."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcg.data.encode import encode
-from lcg.data.store import LatentStore
+from lcg import __version__
+from lcg.data.encode import Encoding, encode
+from lcg.data.store import LatentStore, LatentStoreWriter
+from lcg.data.tally import Part, Tally
 from lcg.generators.base import Generator
 from lcg.schema import Attribute, Schema
 
@@ -77,7 +80,7 @@ def test_an_interrupted_job_goes_on(tmp_path: Path) -> None:
     expected = encode(Stripes(50), Mean(), tmp_path / "whole", batch_size=4, shard_size=10, progress=False)
     with pytest.raises(KeyboardInterrupt):
         encode(Stripes(50, die_at=37), Mean(), tmp_path / "s", batch_size=4, shard_size=10, progress=False)
-    with pytest.raises(ValueError, match="is not finished: it has 30 latents"):
+    with pytest.raises(ValueError, match="is not finished"):
         LatentStore.open(tmp_path / "s")
     rest = Stripes(50)
     store = encode(rest, Mean(), tmp_path / "s", batch_size=4, shard_size=10, progress=False)
@@ -146,10 +149,158 @@ def test_a_source_that_breaks_its_word_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_store_with_gaps_is_not_of_this_job(tmp_path: Path) -> None:
-    from lcg.data.encode import _provenance
-    from lcg.data.store import LatentStoreWriter
-
-    writer = LatentStoreWriter(tmp_path / "s", (2,), Stripes.schema, _provenance(Stripes(1), Mean()))
+    provenance = {"source": Stripes(1).identity(), "generator": Mean().identity(), "lcg": __version__}
+    writer = LatentStoreWriter(tmp_path / "s", (2,), Stripes.schema, provenance)
     writer.append(np.zeros((1, 2)), np.zeros((1, 2)), np.array([7]))
     with pytest.raises(ValueError, match="skips samples"):
         encode(Stripes(9), Mean(), tmp_path / "s", progress=False)
+
+
+# --- parts ---
+
+
+def silent(_: int) -> None: ...
+
+
+def begun(out: Path, length: int = 20, made: int = 2, scale: float = 2.0) -> Encoding:
+    """An encoding in parts of 5 samples, of which some are made."""
+    encoding = Encoding(Stripes(length), Mean(scale), out, batch_size=4, shard_size=5)
+    encoding.begin()
+    for part in encoding.parts[:made]:
+        encoding.make(part, silent)
+    return encoding
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def finish(out: Path, length: int = 20, **more: Any) -> dict[str, bytes]:
+    encode(Stripes(length), Mean(), out, batch_size=4, shard_size=5, progress=False, **more)
+    return bytes_of(out)
+
+
+def test_parts_may_be_made_in_any_order_by_anybody(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    first, second = begun(tmp_path / "s", made=0), Encoding(Stripes(20), Mean(), tmp_path / "s", 4, 5)
+    for number, encoding in ((3, first), (0, second), (2, first), (1, second)):
+        encoding.make(encoding.parts[number], silent)
+    first.finish(first.begin())
+    assert bytes_of(tmp_path / "s") == expected
+    assert not [name for name in expected if name.startswith(".shard")]
+
+
+def test_a_store_that_grows_part_by_part_is_the_one_that_a_writer_makes(tmp_path: Path) -> None:
+    finish(tmp_path / "s", 7)
+    grown = LatentStore.open(tmp_path / "s") if finish(tmp_path / "s", 18) else None
+    writer = LatentStoreWriter(tmp_path / "w", (2,), Stripes.schema, grown.provenance)
+    latents, labels, index = grown.latents(), grown.labels(), grown.index()
+    for start, stop in ((0, 5), (5, 7), (7, 12), (12, 17), (17, 18)):
+        writer.append(latents[start:stop], labels[start:stop], index[start:stop])
+    writer.finish()
+    assert bytes_of(tmp_path / "s") == bytes_of(tmp_path / "w")
+
+
+def test_whitening_is_that_of_a_writer(tmp_path: Path) -> None:
+    class Turned(Mean):
+        def encode(self, x: Tensor) -> Tensor:
+            mean, top = x.mean(dim=(1, 2, 3)), x[:, 0, 0, 0].square()
+            return torch.stack([mean + top, mean], dim=1)
+
+    store = encode(Stripes(40), Turned(), tmp_path / "s", shard_size=7, whiten=True, progress=False)
+    z_0 = store.statistics.standardise(store.latents())
+    assert (torch.cov(z_0.T, correction=0) - torch.eye(2)).abs().max() < 1e-3  # up to the ridge
+    plain = encode(Stripes(40), Turned(), tmp_path / "s", shard_size=7, progress=False)
+    assert plain.statistics.whitening is None
+    again = encode(Stripes(40), Turned(), tmp_path / "s", shard_size=7, whiten=True, progress=False)
+    assert torch.equal(again.statistics.whitening.matrix, store.statistics.whitening.matrix)
+
+
+def test_parts_of_other_settings_are_made_anew(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    begun(tmp_path / "s", scale=3.0)
+    (tmp_path / "s" / "manifest.json").unlink()
+    for path in (tmp_path / "s").glob("shard-*"):
+        path.unlink()
+    source = Stripes(20)  # the small files are still there, and of another generator
+    encode(source, Mean(), tmp_path / "s", batch_size=4, shard_size=5, progress=False)
+    assert source.asked == 20 and bytes_of(tmp_path / "s") == expected
+
+
+@pytest.mark.parametrize(("sizes", "again"), [((4, 5), 10), ((2, 5), 10), ((4, 4), 20)])
+def test_other_batches_go_on_and_other_shards_begin_anew(tmp_path: Path, sizes: tuple[int, int], again: int) -> None:
+    begun(tmp_path / "s")
+    source = Stripes(20)
+    store = encode(source, Mean(), tmp_path / "s", batch_size=sizes[0], shard_size=sizes[1], progress=False)
+    assert source.asked == again and len(store) == 20
+    store.verify()
+
+
+def test_a_small_file_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    first, second = begun(tmp_path / "s").parts[:2]
+    first.path.write_text("{")
+    second.path.write_text("[]")
+    (tmp_path / "s" / "..shard-00002.json.1.tmp").write_text("half")
+    assert finish(tmp_path / "s") == expected
+
+
+def test_a_shard_that_was_damaged_meanwhile_is_refused_and_made_anew(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    begun(tmp_path / "s", made=4)
+    path = tmp_path / "s" / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(
+        ValueError, match=r"shard-00001\.safetensors is not what was written there; run the command again"
+    ):
+        finish(tmp_path / "s")
+    assert finish(tmp_path / "s") == expected
+
+
+def test_two_jobs_at_once_do_no_harm(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    slow = begun(tmp_path / "s")
+    writer = slow.begin()
+    assert finish(tmp_path / "s") == expected
+    with pytest.raises(RuntimeError, match=r"another process has finished shards of the latent store at .*/s"):
+        slow.make(slow.parts[2], silent)
+    with pytest.raises(RuntimeError, match=r"another process works on the latent store at .*run the command again"):
+        slow.finish(writer)
+    assert bytes_of(tmp_path / "s") == expected
+
+
+def test_images_are_made_while_others_are_encoded(tmp_path: Path) -> None:
+    """The encoder waits for the next images: if they were made after it, it would wait forever."""
+    made = [threading.Event() for _ in range(5)]
+
+    class Source(Stripes):
+        def chunk(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            made[start // 2].set()
+            return super().chunk(start, stop)
+
+    class Waiting(Mean):
+        encoded = 0
+
+        def encode(self, x: Tensor) -> Tensor:
+            self.encoded += 1
+            assert made[min(self.encoded, 4)].wait(timeout=30)
+            return super().encode(x)
+
+    encode(Source(10), Waiting(), tmp_path / "s", batch_size=2, progress=False)
+    assert all(event.is_set() for event in made)
+
+
+def test_the_images_of_all_processes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Part(n, range(10 * n, 10 * n + 10), tmp_path / str(n)) for n in range(4)]
+    parts[0].path.touch()  # by an earlier run
+    with Tally(parts, begun=5, shown=True) as tally:
+        tally.advance(parts[1], 6)
+        assert tally.done == 5 + 10 + 6
+        parts[2].path.touch()  # by another rank
+        tally.advance(parts[1], 4)
+        assert tally.done == 35
+        parts[1].path.touch()
+        tally.advance(parts[3], 1)
+        assert tally.done == 36
+    shown = capsys.readouterr().err
+    assert "15/45" in shown and "45/45" in shown and "image/s" in shown

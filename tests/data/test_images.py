@@ -75,6 +75,16 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert len(ImageFolder(root, table)) == 3
 
 
+def test_a_parquet_table_says_the_same(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    root, table = make(tmp_path)
+    columns = {"file": ["a.png", "sub/b.png", "c.png"], "smile": [1, None, 0], "hair": ["blond", "red", None]}
+    parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
+    source = ImageFolder(root, tmp_path / "table.parquet")
+    assert source.schema == Schema((Attribute("smile"), Attribute("hair", "categorical", ("blond", "red"))))
+    assert np.array_equal(source.labels, ImageFolder(root, table).labels[:, :2], equal_nan=True)
+
+
 def test_identity_is_that_of_the_table(tmp_path: Path) -> None:
     root, table = make(tmp_path)
     before = ImageFolder(root, table).identity()

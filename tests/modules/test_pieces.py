@@ -80,6 +80,13 @@ def test_progress_tells_what_is_going_on(
     assert "samples: 100%" in told and "2/2" in told and "a kind" in told
 
 
+def test_pieces_that_tell_of_themselves_have_no_bar(
+    crew: Crew, pieces: Callable[[int], list[Piece]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    crew.run("samples", pieces(2), shown=False)
+    assert all(piece.path.is_file() for piece in pieces(2)) and capsys.readouterr().err == ""
+
+
 def test_the_time_that_is_left_is_that_of_each_kind() -> None:
     progress = Progress("samples", [], shown=False)
     progress.seconds.update(quick=4.0, slow=60.0)

@@ -7,14 +7,20 @@ import numpy as np
 from lcg.schema import Schema
 
 
-def check_latents(latents: np.ndarray, index: np.ndarray) -> None:
-    """Raises ValueError when a latent (n, *latent_shape) is not finite, naming its row and its sample."""
+def check_latents(latents: np.ndarray, index: np.ndarray, dtype: str | None = None) -> None:
+    """Raises ValueError when a latent (n, *latent_shape) is not finite, naming its row and its sample.
+
+    Args:
+        latents: what is asked about.
+        index: (n,), the samples' numbers.
+        dtype: for the message, the type that they were rounded to; the array's when None.
+    """
     bad = ~np.isfinite(latents).reshape(len(latents), -1).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(
-            f"latent of row {row} (sample {index[row]}) is not finite in {latents.dtype}, and {int(bad.sum())} of "
-            f"{len(latents)} rows are not; look at that sample's image and at the encoder's range"
+            f"latent of row {row} (sample {index[row]}) is not finite in {dtype or latents.dtype}, and "
+            f"{int(bad.sum())} of {len(latents)} rows are not; look at that sample's image and at the encoder's range"
         )
 
 

@@ -3,7 +3,11 @@
     {format, version, latent_shape, dtype, count, schema, statistics, shards: [{file, count, sha256}], provenance}
 
 A store may come from a stranger, so nothing in here is trusted: types, ranges, names of files and shapes are checked
-before anything is opened, and only plain JSON is read. `statistics` is null until the store is finished.
+before anything is opened, and only plain JSON is read. `manifest.schema.json` beside this module describes it for
+others. `statistics` is null until the store is finished.
+
+Version 1 is what every lcg reads, and what is written wherever it suffices. Version 2 adds latents in bfloat16, and
+statistics in a file of their own, {file, sha256, whitened}, for a whitening and for latents of very many elements.
 """
 
 from __future__ import annotations
@@ -15,16 +19,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lcg.data.statistics import Statistics
+from lcg.data.statistics import Statistics, check_whitening
 from lcg.schema import Schema
 
 NAME = "manifest.json"
+SEAL = "manifest.json.sha256"  # of a finished store; as `sha256sum -c` takes it
 FORMAT = "lcg-latents"
-VERSION = 1
-DTYPES = ("float32", "float16")
-MAX_BYTES = 64 * 2**20  # of a manifest; an honest one has kilobytes
+VERSION = 2
+DTYPES = ("float32", "float16", "bfloat16")
+MAX_BYTES = 16 * 2**20  # of a manifest; an honest one has kilobytes
+MAX_INLINE = 2**16  # elements of a latent whose statistics stand in the manifest itself
 MAX_ELEMENTS = 2**28  # of one latent; 1 GiB
 
 SHARD_NAME = re.compile(r"shard-[0-9]{5,9}\.safetensors", re.ASCII)  # by construction no separator and no dots in front
@@ -58,16 +64,40 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class StatisticsFile:
+    """Statistics that stand in a file of their own beside the manifest.
+
+    Args:
+        sha256: of the file's bytes, 64 hexadecimal digits.
+        whitened: whether a whitening is among them.
+    """
+
+    sha256: str
+    whitened: bool
+
+    file: ClassVar[str] = "statistics.safetensors"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"`sha256` of {self.file} must be 64 hexadecimal digits, got {self.sha256!r}")
+        if not isinstance(self.whitened, bool):
+            raise ValueError(f"`whitened` of {self.file} must be true or false, got {self.whitened!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"file": self.file, "sha256": self.sha256, "whitened": self.whitened}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a store holds and where it comes from.
 
     Args:
         latent_shape: shape of one latent.
-        dtype: how latents are stored, "float32" or "float16"; reading always gives float32.
+        dtype: how latents are stored, "float32", "float16" or "bfloat16"; reading always gives float32.
         schema: the columns of the labels.
         provenance: JSON primitives; what made the latents.
         shards: the files, in row order.
-        statistics: of all rows; None while the store is still being written.
+        statistics: of all rows, or the file that has them; None while the store is still being written.
 
     Raises:
         ValueError: a field is out of range, or two fields disagree.
@@ -78,7 +108,7 @@ class Manifest:
     schema: Schema
     provenance: Mapping[str, Any]
     shards: tuple[Shard, ...] = ()
-    statistics: Statistics | None = field(default=None, compare=False)
+    statistics: Statistics | StatisticsFile | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         shape = self.latent_shape
@@ -90,8 +120,10 @@ class Manifest:
             raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if len({shard.file for shard in self.shards}) != len(self.shards):
             raise ValueError("`shards` must be distinct files, got one twice")
-        if self.statistics is not None and self.statistics.latent_shape != shape:
+        if isinstance(self.statistics, Statistics) and self.statistics.latent_shape != shape:
             raise ValueError(f"`statistics` must have shape {list(shape)}, got {list(self.statistics.latent_shape)}")
+        if self.whitened:
+            check_whitening(shape)
         if self.statistics is not None and not self.shards:
             raise ValueError("`shards` must not be empty when there are `statistics`")
 
@@ -101,14 +133,28 @@ class Manifest:
         return sum(shard.count for shard in self.shards)
 
     @property
+    def version(self) -> int:
+        """The lowest that can say what is said here."""
+        return 2 if self.dtype == "bfloat16" or isinstance(self.statistics, StatisticsFile) else 1
+
+    @property
+    def whitened(self) -> bool:
+        """Whether the statistics have a whitening."""
+        return isinstance(self.statistics, StatisticsFile) and self.statistics.whitened
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of the list of shards, hence of every stored byte: one name for exactly this data."""
-        return hashlib.sha256(_canonical([shard.to_dict() for shard in self.shards]).encode()).hexdigest()
+        """SHA-256 of the list of shards, hence of every stored byte: one name for exactly this data.
+
+        Where latents are whitened it is another one, as they are then other latents to a network.
+        """
+        entries = [shard.to_dict() for shard in self.shards]
+        return hashlib.sha256(_canonical([*entries, "whitened"] if self.whitened else entries).encode()).hexdigest()
 
     def to_json(self) -> str:
         entries = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "latent_shape": list(self.latent_shape),
             "dtype": self.dtype,
             "count": self.count,
@@ -150,8 +196,10 @@ class Manifest:
             schema=_schema(entries["schema"]),
             provenance=entries["provenance"],
             shards=tuple(_shard(entry) for entry in entries["shards"]),
-            statistics=None if entries["statistics"] is None else Statistics.from_dict(entries["statistics"]),
+            statistics=None if entries["statistics"] is None else _statistics(entries["statistics"]),
         )
+        if version < manifest.version:
+            raise ValueError(f"`version` must be {manifest.version} for what this manifest says, got {version}")
         if type(entries["count"]) is not int or entries["count"] != manifest.count:
             raise ValueError(f"`count` must be the shards' sum {manifest.count}, got {entries['count']!r}")
         return manifest
@@ -167,10 +215,15 @@ class Manifest:
         path = folder / NAME
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path}: a manifest has at most {MAX_BYTES} bytes, this has {path.stat().st_size}")
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Manifest:
+        """The manifest in a file's bytes; `name` is the file's, for messages."""
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(data.decode())
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
 
 
 def plain(value: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -212,6 +265,14 @@ def _shard(entry: object) -> Shard:
     if not isinstance(entry, dict) or set(entry) != {"file", "count", "sha256"}:
         raise ValueError("each of `shards` must have exactly file, count and sha256")
     return Shard(**entry)
+
+
+def _statistics(entries: object) -> Statistics | StatisticsFile:
+    if isinstance(entries, dict) and "file" in entries:
+        if set(entries) != {"file", "sha256", "whitened"} or entries["file"] != StatisticsFile.file:
+            raise ValueError(f"`statistics` in a file must be exactly file ({StatisticsFile.file}), sha256, whitened")
+        return StatisticsFile(entries["sha256"], entries["whitened"])
+    return Statistics.from_dict(entries)
 
 
 def _schema(entries: object) -> Schema:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lcg.data.statistics import Statistics
-from lcg.data.store.checks import check_index, check_labels, check_latents
+from lcg.data.store.gather import RowReader
 from lcg.data.store.manifest import NAME, Manifest
-from lcg.data.store.shards import ROWS_AT_ONCE, MappedShard, sha256_of
+from lcg.data.store.remote import fetch, is_remote
+from lcg.data.store.shards import ShardFile
+from lcg.data.store.statistics_file import read_statistics
+from lcg.data.store.verify import Report, inspect
 from lcg.schema import Schema
 
 Rows = slice | Sequence[int] | np.ndarray | Tensor
@@ -27,36 +29,41 @@ class LatentStore:
     Row r of the store is the r-th in the order of writing, 0 <= r < len(store).
     """
 
-    def __init__(self, path: Path, manifest: Manifest, statistics: Statistics, shards: Sequence[MappedShard]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, statistics: Statistics, files: Sequence[ShardFile]) -> None:
         self.path, self.manifest, self.statistics = path, manifest, statistics
-        self._shards = shards
-        self._starts = np.cumsum([0, *(shard.count for shard in manifest.shards)])
+        self._rows = RowReader(files)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LatentStore:
         """Opens the store in the folder `path`. Headers are checked, contents are not: see `verify`.
 
+        Links to shards elsewhere are followed, for caches that share files between folders: nothing is ever written
+        through one, and what is no shard is refused wherever it lies.
+
+        Args:
+            path: a folder, or an address such as "s3://bucket/store" or "https://host/store", from which the store is
+                fetched once (`lcg.data.store.remote`).
+
         Raises:
             FileNotFoundError: there is no store, or one of its shards is missing.
             ValueError: the store is not finished, or the manifest or a shard is not what it should be.
+            OSError: an address cannot be reached.
+            ImportError: the package for this kind of address is not installed.
         """
-        folder = Path(path)
+        folder = fetch(os.fspath(path)) if is_remote(path) else Path(path)
         if not (folder / NAME).is_file():
             raise FileNotFoundError(f"no latent store at {folder} (it has no {NAME}); {HOW_TO_MAKE_ONE}")
         manifest = Manifest.read(folder)
-        if manifest.statistics is None:
+        statistics = read_statistics(folder, manifest)
+        if statistics is None:
             raise ValueError(
                 f"the latent store at {folder} is not finished: it has {manifest.count} latents and no statistics; "
                 "run the command that wrote it again, it goes on from there"
             )
-        return cls(
-            folder, manifest, manifest.statistics, [MappedShard.open(folder, manifest, s) for s in manifest.shards]
-        )
+        return cls(folder, manifest, statistics, [ShardFile.open(folder, manifest, s) for s in manifest.shards])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LatentStore.open, (
-            self.path,
-        )  # else a pickle, for a process of the data-parallel kind, holds all latents
+        return LatentStore.open, (self.path,)  # open files do not go from process to process
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -83,11 +90,11 @@ class LatentStore:
 
     def latents(self, rows: Rows = slice(None)) -> Tensor:
         """Raw latents (n, *latent_shape), float32, of the given rows. Raises as `index`."""
-        return self._gather("latents", rows, np.float32)
+        return self._gather("latents", rows)
 
     def labels(self, rows: Rows = slice(None)) -> Tensor:
         """Labels (n, A), float32, NaN where missing, of the given rows. Raises as `index`."""
-        return self._gather("labels", rows, np.float32)
+        return self._gather("labels", rows)
 
     def index(self, rows: Rows = slice(None)) -> Tensor:
         """The samples' numbers in their source (n,), int64, strictly increasing over the store.
@@ -99,40 +106,34 @@ class LatentStore:
             TypeError: rows are not integers.
             IndexError: a row is outside the store.
         """
-        return self._gather("index", rows, np.int64)
+        return self._gather("index", rows)
 
-    def verify(self) -> None:
+    def inspect(self, progress: Callable[[int], None] | None = None) -> Report:
+        """Reads everything and tells all that is wrong with it, see `lcg.data.store.verify`.
+
+        Args:
+            progress: is called with the number of rows that were read, again and again; they sum to len(store).
+        """
+        return inspect(self.path, progress)
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Reads everything and compares it with what the manifest says.
 
-        Raises:
-            ValueError: a checksum differs, a latent is not finite, a label does not fit the schema, or the indices do
-                not increase; the message names the shard.
-        """
-        last = -1
-        for shard, mapped in zip(self.manifest.shards, self._shards, strict=True):
-            path = self.path / shard.file
-            found = sha256_of(path)
-            if found != shard.sha256:
-                raise ValueError(f"{path} is damaged: its SHA-256 is {found}, expected {shard.sha256}; copy it again")
-            try:
-                for start in range(0, shard.count, ROWS_AT_ONCE):
-                    part = slice(start, start + ROWS_AT_ONCE)
-                    index = np.asarray(mapped.index[part])
-                    check_index(index, last)
-                    check_latents(mapped.latents[part], index)
-                    check_labels(mapped.labels[part], self.schema, index)
-                    last = int(index[-1])
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+        Args:
+            progress: as in `inspect`.
 
-    def _gather(self, name: str, rows: Rows, dtype: type) -> Tensor:
-        positions = self._positions(rows)
-        shard_of = np.searchsorted(self._starts, positions, side="right") - 1
-        out = np.empty((len(positions), *getattr(self._shards[0], name).shape[1:]), dtype)
-        for s in np.unique(shard_of):
-            here = shard_of == s
-            out[here] = getattr(self._shards[s], name)[positions[here] - self._starts[s]]
-        return torch.from_numpy(out)
+        Raises:
+            ValueError: a checksum differs, a latent is not finite, a label does not fit the schema, the indices do not
+                increase, or the statistics are not those of the latents; the message names every damaged file.
+        """
+        self.inspect(progress).raise_if_damaged()
+
+    def _gather(self, name: str, rows: Rows) -> Tensor:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._rows.run(name, start, stop)
+        return self._rows.rows(name, self._positions(rows))
 
     def _positions(self, rows: Rows) -> np.ndarray:
         if isinstance(rows, slice):

@@ -1,0 +1,1 @@
+"""Images to latents on any number of ranks."""
