@@ -10,12 +10,13 @@ Gaussian channel of limited capacity.
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.data.imagemodule import ImageDataModule
 from lcg.generators.autoencoder import PCAAutoencoder
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
 
 
@@ -41,6 +42,10 @@ class AutoencoderModule(LightningModule):
         super().__init__()
         self.autoencoder = autoencoder
         self.basis_images, self.lr, self.weight_decay, self.warmup = basis_images, lr, weight_decay, warmup
+        self.draws = StepDraws()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def on_fit_start(self) -> None:
         if not self.autoencoder.basis.any():  # a resumed training has its basis already
@@ -51,7 +56,7 @@ class AutoencoderModule(LightningModule):
         net = self.autoencoder
         c = net.coefficients(batch["x"])
         z = net.normalise(net.encoder(c))
-        loss = (net.decoder(z + net.latent_noise * torch.randn_like(z)) - c).square().mean()
+        loss = (net.decoder(z + net.latent_noise * self.draws.randn_like(z)) - c).square().mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -22,10 +22,11 @@ from lcg.diffusion import diffuse
 from lcg.metrics.calibration import BandedCalibration
 from lcg.modules.bands import BANDS, band_name, noised
 from lcg.modules.calibration import LOG_TEMPERATURE, calibrate_written, diagnose_to
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks, weight_of_known
 from lcg.nets.classifier import TimeConditionedClassifier, Trunk
-from lcg.nets.denoiser import ScheduleName, make_schedule, stratified_times
+from lcg.nets.denoiser import ScheduleName, make_schedule
 from lcg.nets.heads import mean_negative_log_likelihood
 
 
@@ -43,6 +44,7 @@ class ClassifierModule(LightningModule):
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
+        compile: train on what `torch.compile` makes of the network, half a minute later; validation does not use it.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class ClassifierModule(LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         warmup: int = 100,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.width, self.depth, self.dropout, self.components = width, depth, dropout, components
         self.time_features, self.trunk = time_features, trunk
         self.schedule_name, self.schedule = schedule, make_schedule(schedule)
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.lr, self.weight_decay, self.warmup, self.compiled = lr, weight_decay, warmup, compile
+        self.draws = StepDraws()
         self.classifier: TimeConditionedClassifier
         self._report = ""
 
@@ -83,18 +87,21 @@ class ClassifierModule(LightningModule):
             self.trunk,
         )
         self.calibration = BandedCalibration(data.schema, BANDS)
+        if self.compiled:
+            self.classifier.compile()
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0, labels = batch["z_0"], batch["labels"]
-        t = stratified_times(len(z_0), device=z_0.device)
-        outputs = self.classifier(diffuse(self.schedule, z_0, t, torch.randn_like(z_0)), t)
-        loss = mean_negative_log_likelihood(self.classifier.schema, outputs, labels)
-        self.log("train/loss", loss, prog_bar=True)
+        t, eps = self.draws.times(len(z_0)), self.draws.randn_like(z_0)
+        outputs = self.classifier(diffuse(self.schedule, z_0, t, eps), t)
+        loss = mean_negative_log_likelihood(self.classifier.schema, outputs, labels) * weight_of_known(labels)
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
+    @torch.compiler.set_stance("force_eager")
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         z_0, labels = batch["z_0"], batch["labels"]
         losses = []

@@ -10,20 +10,22 @@ averaged by 0.9999, 1000 levels of a cosine schedule, for days; labels are one o
 perceptron, a minute, and the prior's own learning rate, averaging and times.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks
 from lcg.nets.conditional import ConditionalDenoiser, drop_labels
-from lcg.nets.denoiser import Prediction, ScheduleName, logit_normal_times, stratified_times
+from lcg.nets.denoiser import Prediction, ScheduleName
 
 
 class ConditionalPriorModule(LightningModule):
@@ -71,6 +73,7 @@ class ConditionalPriorModule(LightningModule):
         self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
         self.unconditional, self.single = unconditional, single
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.draws = StepDraws()
         self.conditional_denoiser: ConditionalDenoiser
 
     def configure_model(self) -> None:
@@ -88,20 +91,23 @@ class ConditionalPriorModule(LightningModule):
             self.dropout,
             self.features,
         )
-        self.conditional_denoiser.embedding.standardise(data.store.labels())
+        self.conditional_denoiser.embedding.standardise(data.labels())
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        z_0, labels = batch["z_0"], drop_labels(batch["labels"], self.unconditional, self.single)
-        if self.time_spread is None:
-            t = stratified_times(len(z_0), device=z_0.device)
-        else:
-            t = logit_normal_times(len(z_0), self.time_spread, device=z_0.device)
-        loss = self.conditional_denoiser.loss(z_0, t, torch.randn_like(z_0), labels).mean()
-        self.log("train/loss", loss, prog_bar=True)
+        z_0, draws = batch["z_0"], self.draws
+        labels = draws.share(len(z_0), partial(self._dropped, batch["labels"]))
+        t, eps = draws.times(len(z_0), self.time_spread), draws.randn_like(z_0)
+        loss = self.conditional_denoiser.loss(z_0, t, eps, labels).mean()
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
+
+    def _dropped(self, labels: Tensor, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Some labels dropped from `count` rows, of which those of this rank are its labels."""
+        everywhere = labels.repeat_interleave(count // len(labels), 0)
+        return drop_labels(everywhere, self.unconditional, self.single, generator)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Logs the loss given all labels, in each noise band and in all, and the loss without labels."""

@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks
 from lcg.nets.continuous_flow import ContinuousFlow
 
 
@@ -62,6 +63,7 @@ class ContinuousFlowModule(LightningModule):
         self.save_hyperparameters()
         self.hidden, self.tolerance, self.steps, self.hide = hidden, tolerance, steps, hide
         self.lr, self.warmup = lr, warmup
+        self.draws = StepDraws()
         self.continuous_flow: ContinuousFlow
 
     def configure_model(self) -> None:
@@ -70,16 +72,18 @@ class ContinuousFlowModule(LightningModule):
             return
         data = LatentDataModule.of(self.trainer)
         self.continuous_flow = ContinuousFlow(data.latent_shape, data.schema, self.hidden, self.tolerance)
-        self.continuous_flow.standardise_labels(data.store.labels())
+        self.continuous_flow.standardise_labels(data.labels())
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        labels = hidden_at_random(batch["labels"], self.hide)
+        labels = batch["labels"]
+        if self.hide:
+            labels = hidden(labels, self.hide, self.draws.rand_like(labels))
         attributes = self.continuous_flow.encode(labels)
         loss = -self.continuous_flow.log_prob(batch["z_0"], attributes, probes=1, steps=self.steps).mean()
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -99,8 +103,6 @@ class ContinuousFlowModule(LightningModule):
         describe_network(checkpoint, "continuous_flow", self.continuous_flow.config, data)
 
 
-def hidden_at_random(labels: Tensor, share: float) -> Tensor:
-    """Labels (B, A) of which each is missing with probability `share`, as well as those that were."""
-    if not share:
-        return labels
-    return torch.where(torch.rand_like(labels) < share, torch.nan, labels)
+def hidden(labels: Tensor, share: float, u: Tensor) -> Tensor:
+    """Labels (B, A) of which each is missing where u ~ U(0, 1) is below `share`, as well as those that were."""
+    return labels.where(u >= share, torch.nan)

@@ -18,7 +18,7 @@ belongs to the sampler `Consistency`. Solvers, inversion and likelihoods need th
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -27,8 +27,9 @@ from lcg.data.datamodule import LatentDataModule
 from lcg.diffusion import Denoiser, UniPC, diffuse
 from lcg.diffusion.process import v_from_z0
 from lcg.diffusion.schedule import Schedule
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks
 from lcg.nets.denoiser import LatentDenoiser
 
 
@@ -74,6 +75,7 @@ class DistilledModule(LightningModule):
         self.teacher_path, self.solver_steps, self.points = teacher, solver_steps, points
         self.t_start, self.t_least, self.t_end = t_start, t_least, t_end
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.draws = StepDraws()
         self.denoiser: LatentDenoiser
 
     def configure_model(self) -> None:
@@ -91,18 +93,20 @@ class DistilledModule(LightningModule):
         self.denoiser.load_state_dict(loaded.network.state_dict())
         self._teacher = [loaded.network]  # in a list, so that its weights are neither trained nor saved
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self._loss(batch["z_0"], None)
-        self.log("train/loss", loss, prog_bar=True)
+        z_0 = batch["z_0"]
+        loss = self._loss(z_0, self.draws.randn_like(z_0), self.draws.choice)
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         generator = torch.Generator().manual_seed(batch_idx)  # the same paths at every validation
         z_0 = batch["z_0"]
-        self.log("val/loss", self._loss(z_0, generator), batch_size=len(z_0), sync_dist=True, prog_bar=True)
+        eps = torch.randn(z_0.shape, generator=generator).to(z_0)
+        self.log("val/loss", self._loss(z_0, eps, generator), batch_size=len(z_0), sync_dist=True, prog_bar=True)
 
     test_step = validation_step
 
@@ -114,17 +118,18 @@ class DistilledModule(LightningModule):
         describe_network(checkpoint, "denoiser", self.denoiser.config, LatentDataModule.of(self.trainer))
         checkpoint["lcg"]["consistency"] = True
 
-    def _loss(self, z_0: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _loss(self, z_0: Tensor, eps: Tensor, generator: torch.Generator) -> Tensor:
         times = random_times(self.solver_steps, self.t_start, self.t_end, generator).to(z_0)
         asked = int((times > self.t_least).sum())
         teacher = self._teacher[0].to(z_0.device)
-        return distillation_loss(self.denoiser, teacher, z_0, times, asked, self.points, generator)
+        return distillation_loss(self.denoiser, teacher, z_0, eps, times, asked, self.points, generator)
 
 
 def distillation_loss(
     student: LatentDenoiser,
     teacher: Denoiser,
     z_0: Tensor,
+    eps: Tensor,
     times: Tensor,
     asked: int,
     points: int,
@@ -135,14 +140,14 @@ def distillation_loss(
     Args:
         student: to be trained, predicts v.
         teacher: the prior's denoiser.
-        z_0: latents (B, *latent), noised to where the paths begin.
+        z_0: latents (B, *latent).
+        eps: noise (B, *latent), by which they come to where the paths begin.
         times: (steps,) decreasing, at which the teacher is asked.
         asked: how many of these, from the first on, the student is trained for.
         points: how many of those are taken: the first, and others at random.
-        generator: of the noise and the choice.
+        generator: of that choice.
     """
     schedule = student.schedule
-    eps = torch.randn(z_0.shape, generator=generator).to(z_0)
     path, end = solve_path(teacher, schedule, diffuse(schedule, z_0, times[:1].expand(len(z_0)), eps), times)
     chosen = [0, *(1 + torch.randperm(asked - 1, generator=generator)[: points - 1]).tolist()]
     z_t, t = torch.cat([path[i] for i in chosen]), times[chosen].repeat_interleave(len(z_0))

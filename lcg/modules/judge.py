@@ -7,12 +7,13 @@ so that the judge looks at parts rather than at single pixels.
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.data.imagemodule import ImageDataModule
 from lcg.metrics.judge import Judge
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
 from lcg.nets.heads import mean_negative_log_likelihood, predict_labels
 
@@ -49,6 +50,7 @@ class JudgeModule(LightningModule):
             raise ValueError(f"`shrink` must be at least 1, got {shrink}; 1 judges images at their own size")
         self.width, self.features, self.shrink, self.noise = width, features, shrink, noise
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.draws = StepDraws()
         self.judge: Judge
 
     def configure_model(self) -> None:
@@ -64,11 +66,14 @@ class JudgeModule(LightningModule):
             size = (channels, height // self.shrink, width // self.shrink)
             self.judge = Judge(data.schema, size, self.width, self.features)
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x, labels = self.judge.shrunk(batch["x"]), batch["labels"]
-        shift = torch.randint(-1, 2, (2,)).tolist()
-        strength = self.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
-        x = torch.roll(x, shift, dims=(2, 3)) + strength * torch.randn_like(x)
+        shift = torch.randint(-1, 2, (2,), generator=self.draws.choice).tolist()
+        strength = self.noise * self.draws.rand_like(x[:, :1, :1, :1])
+        x = torch.roll(x, shift, dims=(2, 3)) + strength * self.draws.randn_like(x)
         outputs = self.judge(x.contiguous(memory_format=torch.channels_last))
         loss = mean_negative_log_likelihood(self.judge.schema, outputs, labels)
         self.log("train/loss", loss, prog_bar=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lcg.checkpoint import describe_network
 from lcg.data.datamodule import LatentDataModule
+from lcg.modules.ranks import mean_over_ranks, weight_of_known
 from lcg.nets.heads import log_likelihoods
 from lcg.nets.latent_classifier import LatentClassifier
 
@@ -59,8 +60,8 @@ class LatentClassifierModule(LightningModule):
         self.latent_classifier = LatentClassifier(data.latent_shape, data.schema, self.hidden, self.slope)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self._losses(batch).sum()
-        self.log("train/loss", loss, prog_bar=True)
+        loss = (self._losses(batch) * weight_of_known(batch["labels"], dim=0)).sum()
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -31,7 +31,7 @@ potentials more than they shape them.
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,8 +40,9 @@ from lcg.checkpoint import describe_network, load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.generators.base import Generator
 from lcg.guidance.formula import Has, OneOf
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.heads import HeadOutputs
 from lcg.nets.potential_flow import PotentialFlow, signs, traverse
@@ -95,6 +96,7 @@ class PotentialFlowModule(LightningModule):
         self.classifier_path, self.supervised, self.level = classifier, supervised, level
         self.count, self.width, self.steps, self.bounded = count, width, steps, bounded
         self.weight_pde, self.weight_cls, self.lr, self.warmup = weight_pde, weight_cls, lr, warmup
+        self.draws = StepDraws()
         self.potential_flow: PotentialFlow
         # Frozen networks stay outside of the module's state: a checkpoint is of what was trained.
         self._generator = (generator,)
@@ -108,9 +110,11 @@ class PotentialFlowModule(LightningModule):
         atoms = atoms_of(data.schema) if self.supervised else ()
         count = len(atoms) or self.count
         self.potential_flow = PotentialFlow(data.latent_shape, count, self.width, self.steps, self.bounded, atoms)
+        # A constant that gradients of potentials do not see: DDP refuses parameters that the loss does not reach.
+        self.potential_flow.output.bias.requires_grad_(False)
         if self.supervised:
             self._classifier = (self._loaded(data),)
-            self.register_buffer("middle", data.store.labels().nanmean(0))
+            self.register_buffer("middle", data.labels().nanmean(0))
         else:
             self._generator = (self._frozen(self._generator[0]),)
             self.index = PairClassifier(self._generator[0].image_shape[0], count)
@@ -132,8 +136,8 @@ class PotentialFlowModule(LightningModule):
             generator = AvatarAutoencoder()
         return generator.eval().requires_grad_(False)
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def on_train_start(self) -> None:
         """Puts the frozen networks where the others are."""
@@ -145,8 +149,9 @@ class PotentialFlowModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         losses = self.losses(batch["z_0"])
-        for name, value in losses.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        means = mean_over_ranks(torch.stack([*losses.values()]))
+        for name, mean in zip(losses, means, strict=True):
+            self.log(f"train/{name}", mean, prog_bar=name == "loss")
         return losses["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

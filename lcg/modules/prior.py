@@ -10,19 +10,21 @@ a share `mixup` of each batch becomes u z_a + (1 - u) z_b, u ~ U(1/2, 1) (Zhang 
 labels). Ordinary samples suffer from it, so it is off by default; `start_from` fine-tunes a finished prior so.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lcg.checkpoint import describe_network, load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
+from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
-from lcg.modules.ranks import draw_own_noise
-from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName, logit_normal_times, stratified_times
+from lcg.modules.ranks import mean_over_ranks
+from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName
 
 
 class PriorModule(LightningModule):
@@ -42,6 +44,7 @@ class PriorModule(LightningModule):
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
+        compile: train on what `torch.compile` makes of the network, half a minute later; validation does not use it.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class PriorModule(LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup: int = 200,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if time_spread is not None and not time_spread > 0:
@@ -68,7 +72,8 @@ class PriorModule(LightningModule):
         self.mixup, self.start_from = mixup, start_from
         self.width, self.depth, self.dropout, self.time_features = width, depth, dropout, time_features
         self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.lr, self.weight_decay, self.warmup, self.compiled = lr, weight_decay, warmup, compile
+        self.draws = StepDraws()
         self.denoiser: LatentDenoiser
 
     def configure_model(self) -> None:
@@ -89,20 +94,22 @@ class PriorModule(LightningModule):
                     f"set the options of the model to {other.network.config}"
                 )
             self.denoiser.load_state_dict(other.network.state_dict())
+        if self.compiled:
+            self.denoiser.net.compile()
 
-    def on_fit_start(self) -> None:
-        draw_own_noise(self)
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.draws]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        z_0 = interpolate(batch["z_0"], self.mixup)
-        if self.time_spread is None:
-            t = stratified_times(len(z_0), device=z_0.device)
-        else:
-            t = logit_normal_times(len(z_0), self.time_spread, device=z_0.device)
-        loss = self.denoiser.loss(z_0, t, torch.randn_like(z_0)).mean()
-        self.log("train/loss", loss, prog_bar=True)
+        z_0, draws = batch["z_0"], self.draws
+        if self.mixup:
+            z_0 = interpolate(z_0, draws.share(len(z_0), partial(mixing, share=self.mixup)))
+        t, eps = draws.times(len(z_0), self.time_spread), draws.randn_like(z_0)
+        loss = self.denoiser.loss(z_0, t, eps).mean()
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
+    @torch.compiler.set_stance("force_eager")
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         z_0 = batch["z_0"]
         generator = torch.Generator().manual_seed(batch_idx)  # the same noise at every validation
@@ -123,10 +130,16 @@ class PriorModule(LightningModule):
         describe_network(checkpoint, "denoiser", self.denoiser.config, LatentDataModule.of(self.trainer))
 
 
-def interpolate(z_0: Tensor, share: float) -> Tensor:
-    """The first `share` of the rows (B, *latent) moved towards those after them, u z_a + (1 - u) z_b, u ~ U(.5, 1)."""
-    mixed = round(share * len(z_0))
-    if not mixed:
-        return z_0
-    u = 0.5 + 0.5 * torch.rand(mixed, *(1,) * (z_0.ndim - 1), device=z_0.device, dtype=z_0.dtype)
-    return torch.cat((torch.lerp(z_0.roll(-1, 0)[:mixed], z_0[:mixed], u), z_0[mixed:]))
+def mixing(count: int, share: float, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """u (count,): of the first `share` of the rows u ~ U(1/2, 1), of the others 1."""
+    u = torch.ones(count, device=device)
+    u[: round(share * count)].uniform_(0.5, 1, generator=generator)
+    return u
+
+
+def interpolate(z_0: Tensor, u: Tensor) -> Tensor:
+    """u z_a + (1 - u) z_b for every row a of z_0 (B, *latent), u (B,), and the row b that stands B / 2 rows from it.
+
+    B / 2, because W ranks with even batches find the same partners among their own rows as one process does among all.
+    """
+    return torch.lerp(z_0.roll(-(len(z_0) // 2), 0), z_0, u.to(z_0).view(-1, *(1,) * (z_0.ndim - 1)))

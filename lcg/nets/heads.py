@@ -96,7 +96,8 @@ def between_levels(log_temperature: Float[Tensor, " levels"], t: Float[Tensor, "
     """log T(t), linear between evenly spaced levels from t = 0 to t = 1; a sum of hat functions of t."""
     levels = torch.arange(len(log_temperature), dtype=log_temperature.dtype, device=t.device)
     position = t.to(log_temperature).clamp(0, 1) * (len(levels) - 1)
-    return (1 - (position[:, None] - levels).abs()).clamp(min=0) @ log_temperature
+    hats = (1 - (position[:, None] - levels).abs()).clamp(min=0)
+    return (hats * log_temperature).sum(1)  # autocast would take a product of matrices to bfloat16
 
 
 def tempered(schema: Schema, outputs: Outputs, log_temperature: Float[Tensor, " times"]) -> Outputs:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lcg.checkpoint import load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
-from lcg.modules.prior import PriorModule, interpolate
+from lcg.modules.prior import PriorModule, interpolate, mixing
 
 SMALL: dict[str, Any] = {"width": 48, "depth": 2, "warmup": 5, "lr": 3e-3}
 
@@ -131,12 +131,12 @@ def test_what_was_killed_goes_on(tmp_path: Path, tiny_store) -> None:
     assert runs[0] == runs[1] and len(runs[0]) == 20
 
 
-def test_interpolation_moves_a_share_of_the_rows_less_than_half_way_to_the_next() -> None:
-    torch.manual_seed(0)
-    z_0 = torch.randn(10, 2, 3)
-    mixed = interpolate(z_0, 0.4)
-    assert torch.equal(mixed[4:], z_0[4:]) and interpolate(z_0, 0.0) is z_0
-    way = (mixed - z_0)[:4] / (z_0.roll(-1, 0) - z_0)[:4]  # 1 - u, the same for the whole latent
+def test_interpolation_moves_a_share_of_the_rows_less_than_half_way_to_others() -> None:
+    rng = torch.Generator().manual_seed(0)
+    z_0 = torch.randn(10, 2, 3, generator=rng)
+    mixed = interpolate(z_0, mixing(10, 0.4, rng))
+    assert torch.equal(mixed[4:], z_0[4:])
+    way = (mixed - z_0)[:4] / (z_0.roll(-5, 0) - z_0)[:4]  # 1 - u, the same for the whole latent
     assert (way - way[:, :1, :1]).abs().max() < 1e-4
     assert way.min() > 0 and way.max() < 0.5 and way[:, 0, 0].std() > 0.01
 

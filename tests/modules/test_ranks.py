@@ -1,18 +1,18 @@
-"""Ranks share their weights and nothing of their noise."""
-
-from types import SimpleNamespace
+"""What ranks tell each other, in one process; `test_ddp` has two."""
 
 import torch
 
-from lcg.modules.ranks import draw_own_noise
+from lcg.modules.ranks import mean_over_ranks, weight_of_known
 
 
-def test_ranks_draw_different_noise_and_the_first_is_left_as_it_is() -> None:
-    drawn = []
-    for rank in range(3):
-        torch.manual_seed(7)
-        draw_own_noise(SimpleNamespace(global_rank=rank))
-        drawn.append(torch.randn(4))
-    torch.manual_seed(7)
-    assert torch.equal(drawn[0], torch.randn(4))
-    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
+def test_one_process_hears_itself() -> None:
+    value = torch.tensor(2.0, requires_grad=True)
+    mean = mean_over_ranks(value)
+    assert mean == 2 and not mean.requires_grad
+
+
+def test_all_known_labels_of_one_process_count_fully() -> None:
+    labels = torch.tensor([[0.0, torch.nan, torch.nan], [1.0, 1.0, torch.nan]])
+    assert weight_of_known(labels) == 1
+    assert weight_of_known(labels, dim=0).tolist() == [1, 1, 0]
+    assert weight_of_known(labels.fill_(torch.nan)) == 0
