@@ -53,9 +53,9 @@ $(READY): pyproject.toml constraints.txt
 # Prior and classifiers know nothing of each other, so they are trained side by side, on half of the threads each.
 HALF := $(shell echo $$(( ($(THREADS) + 1) / 2 )))
 
-# A fit that was stopped goes on from its last checkpoint, unless its config or its store is newer than that.
-resume = $$(last=$(DEMO)/$(1)/$(1).ckpt; if [[ $$last -nt configs/$(1)/avatars.yaml && $$last -nt $(DEMO)/store/.done ]]; \
-    then echo --ckpt_path $$last; fi)
+# A fit that was stopped goes on from its newest whole checkpoint, unless its config or its store is newer than the run.
+resume = $$(run=$(DEMO)/$(1)/run.json; if [[ $$run -nt configs/$(1)/avatars.yaml && $$run -nt $(DEMO)/store/.done ]]; \
+    then echo --ckpt_path auto; fi)
 
 .PHONY: demo
 demo: $(READY) ## encode, train, benchmark, report; goes on where it was stopped

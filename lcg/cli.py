@@ -1,7 +1,7 @@
 """The command line: one `lcg`, two kinds of commands.
 
     fit validate test predict                         Lightning's own, over any LightningModule and LightningDataModule
-    encode generate edit verify bench sweep report    a function each: its signature is the options, its docstring help
+    encode generate edit verify export bench ...      a function each: its signature is the options, its docstring help
 
 Both take YAML files (`--config`, repeated, later ones win) and dotted overrides (`--trainer.max_epochs 3`). Nothing is
 imported before the command is known: Lightning alone takes seconds, and `lcg --help` should not.
@@ -39,11 +39,13 @@ class Job:
         summary: one line for `lcg --help`.
         target: the function, as "module:function"; imported when the command runs.
         positional: whether the function's required parameters are positional arguments rather than options.
+        kept: whether the options are kept as config.yaml in `out`; not where that is a folder to give to others.
     """
 
     summary: str
     target: str
     positional: bool = False
+    kept: bool = True
 
     def load(self) -> Callable[..., object]:
         """The function itself."""
@@ -62,10 +64,16 @@ TRAINER_COMMANDS = MappingProxyType(
 )
 JOBS = MappingProxyType(
     {
-        "encode": Job("images and their attribute table -> latent store", "lcg.data.encode:encode_job"),
+        "encode": Job("images and their attribute table -> latent store", "lcg.encoding.job:encode_job"),
+        "store info": Job("what is in a latent store", "lcg.data.store.commands:info_job", positional=True),
+        "store verify": Job("is every byte as it was written?", "lcg.data.store.commands:verify_job", positional=True),
+        "store merge": Job("several stores -> one", "lcg.data.store.commands:merge_job", positional=True),
+        "store split": Job("one store -> several", "lcg.data.store.commands:split_job", positional=True),
+        "store import": Job("your own latents and their table -> latent store", "lcg.data.store.commands:import_job"),
         "generate": Job("images that satisfy a formula over attributes", "lcg.generation.job:generate_job"),
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
+        "export": Job("prior and classifiers -> one folder to give to others", "lcg.models.job:export_job", kept=False),
         "bench": Job("methods x requests -> results.csv", "lcg.benchmarks.jobs:bench_job"),
         "sweep": Job(
             "a W&B sweep file, run here without a server", "lcg.benchmarks.sweeps.job:sweep_job", positional=True
@@ -93,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a verification that failed, 2 the user's error, 130 interrupted.
 
     Raises:
-        SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2).
+        SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2), and by a fit
+            that a signal has stopped (128 and its number).
     """
     if argv is None:  # a process of our own
         keep_memory()
@@ -123,6 +132,8 @@ def dispatch(arguments: list[str]) -> int:
     if command in ("-V", "--version"):
         print(f"lcg {__version__}")
     elif command in TRAINER_COMMANDS:
+        from lcg.trainer_command import run_trainer  # Lightning, seconds
+
         run_trainer(command, arguments)
     elif command in GROUPS:
         return run_group(command, arguments[1:])
@@ -173,44 +184,6 @@ def overview() -> str:
     )
 
 
-def run_trainer(command: str, arguments: list[str]) -> None:
-    """Runs fit, validate, test or predict through LightningCLI; `arguments` begin with the command.
-
-    Raises:
-        ValueError: Lightning cannot run what the configuration asks for (a GPU where there is none).
-    """
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.cli import LightningCLI
-
-    class OneCommandCLI(LightningCLI):
-        """LightningCLI builds a parser per command, a second or more each; the one that runs is enough."""
-
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {command: LightningCLI.subcommands()[command]}
-
-        def before_instantiate_classes(self) -> None:
-            """A logger's `save_dir: .` is the Trainer's folder: one option, default_root_dir, moves all logs."""
-            trainer = self.config[command].trainer
-            for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
-                options = getattr(logger, "init_args", {})
-                if options.get("save_dir") == "." and trainer.default_root_dir is not None:
-                    options["save_dir"] = trainer.default_root_dir
-
-    try:
-        OneCommandCLI(
-            # None stands for sys.argv: given both, Lightning warns, and its launchers start sys.argv again for DDP.
-            args=None if arguments == sys.argv[1:] else arguments,
-            parser_kwargs={"prog": "lcg"},
-            seed_everything_default=0,
-            trainer_defaults={"accelerator": "auto", "default_root_dir": "runs"},
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,  # our modules configure their own: constructors are the config
-        )
-    except MisconfigurationException as error:
-        raise ValueError(str(error)) from error
-
-
 def run_job(command: str, job: Job, arguments: list[str]) -> int:
     """Calls the job's function with what the arguments say, and leaves the configuration in the directory `out`.
 
@@ -223,7 +196,7 @@ def run_job(command: str, job: Job, arguments: list[str]) -> int:
     values = parser.values(config)
     returned = function(**values)
     out = values.get("out")
-    if out is not None and Path(out).is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
+    if job.kept and out is not None and Path(out).is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
         parser.save(config, Path(out))
     return returned if isinstance(returned, int) else 0
 

@@ -126,4 +126,5 @@ def check_store(prior: LoadedNetwork, data: LatentDataModule) -> None:
             f"{prior.path} was fitted on latents of a generator with weights {prior.generator[:12]}, the store "
             f"{data.path} was encoded by {generator[:12]}; encode the images with that generator"
         )
-    data.check_standardisation(prior.statistics.mean, prior.statistics.std)
+    own = prior.statistics
+    data.check_standardisation(own.mean, own.std, None if own.whitening is None else own.whitening.matrix)
