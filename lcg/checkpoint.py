@@ -2,12 +2,12 @@
 
 Beside Lightning's own state a checkpoint of lcg carries one entry `lcg` of JSON primitives and tensors: which network,
 its constructor's arguments, and the statistics and fingerprint of the store that it was trained on. `load_network`
-rebuilds the network from it. Checkpoints are read with `weights_only=True`: opening one from a stranger runs no code.
+rebuilds the network from it, or from an exported model (`lcg.models`), which holds the same. Checkpoints are read with
+`weights_only=True`: opening one from a stranger runs no code.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from lcg import __version__
 from lcg.data.atomic import write_atomic
-from lcg.data.statistics import Statistics
+from lcg.data.statistics import Statistics, Whitening
+from lcg.models.names import is_exported
 from lcg.schema import Schema
+from lcg.sealed import sealed
 
 if TYPE_CHECKING:
     from lcg.data.datamodule import LatentDataModule
@@ -74,20 +76,43 @@ def describe_network(checkpoint: dict[str, Any], kind: Kind, config: dict[str, A
         "version": __version__,
         "kind": kind,
         "config": config,
-        "mean": data.statistics.mean,
-        "std": data.statistics.std,
+        **statistics_tensors(data.statistics),
         "store": data.store.fingerprint,
         "generator": data.store.provenance.get("generator", {}).get("weights_sha256", ""),
+        "provenance": dict(data.store.provenance),
     }
     if kind == "classifier":
-        checkpoint["lcg"]["labels"] = sample_rows(data.store.labels(), LABELS_KEPT)
+        checkpoint["lcg"]["labels"] = data.labels(sampled_rows(len(data.store), LABELS_KEPT))
 
 
-def sample_rows(labels: Tensor, count: int) -> Tensor:
-    """At most `count` rows, drawn without replacement and always the same ones, in their order."""
-    if len(labels) <= count:
-        return labels.clone()
-    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:count].sort().values]
+def statistics_tensors(statistics: Statistics) -> dict[str, Tensor]:
+    """Everything in statistics, by name; `statistics_of` is the inverse."""
+    tensors = {"mean": statistics.mean, "std": statistics.std}
+    if statistics.whitening is not None:
+        tensors |= {
+            "whitening_matrix": statistics.whitening.matrix,
+            "whitening_inverse": statistics.whitening.inverse,
+        }
+    return tensors
+
+
+def statistics_of(tensors: Mapping[str, Tensor]) -> Statistics:
+    """Statistics from `statistics_tensors`, among which there may be others.
+
+    Raises:
+        KeyError, ValueError: one is missing, or they are no statistics.
+    """
+    whitening = None
+    if "whitening_matrix" in tensors:
+        whitening = Whitening(tensors["whitening_matrix"], tensors["whitening_inverse"])
+    return Statistics(tensors["mean"], tensors["std"], whitening)
+
+
+def sampled_rows(total: int, count: int) -> Tensor:
+    """At most `count` of `total` rows, drawn without replacement and always the same ones, in their order."""
+    if total <= count:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
 @dataclass(frozen=True)
@@ -106,6 +131,9 @@ class LoadedNetwork(Generic[Network]):
         labels: (N, A) of a time-conditioned classifier's store, or a sample of them; (0, 0) for other networks.
         distilled: whether a denoiser's eps_hat is that of a consistency function, as `lcg.modules.distilled` makes
             them, and not of the posterior mean.
+        provenance: of the store, in JSON primitives; empty when the file does not say.
+        training: how it was trained, in JSON primitives: `steps`, `epochs` and `options`, those of its module; exported
+            models add `figures` of its validation and the step `figures_at` which they were measured.
     """
 
     network: Network
@@ -117,6 +145,8 @@ class LoadedNetwork(Generic[Network]):
     calibration: dict[str, Any] = field(default_factory=dict)
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     distilled: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @overload
@@ -136,10 +166,10 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
 
 
 def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | str = "cpu") -> LoadedNetwork[Any]:
-    """Reads a network from a checkpoint of `lcg fit`.
+    """Reads a network from a checkpoint of `lcg fit`, or from the folder that `lcg export` wrote.
 
     Args:
-        path: the .ckpt file.
+        path: the .ckpt file, or the folder of an exported model.
         kind: which network is expected.
         device: where it goes.
 
@@ -148,6 +178,12 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
         ValueError: the file is no checkpoint of lcg, is damaged, or holds another kind of network.
     """
     path = Path(path)
+    if is_exported(path):
+        from lcg.models.folder import read_network  # which needs this module
+
+        exported = read_network(path, kind)
+        exported.network.to(device)
+        return exported
     if not path.is_file():
         raise FileNotFoundError(f"no {kind} at {path}; make one with `{COMMAND[kind]}` or give its path")
     try:
@@ -159,10 +195,12 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
             prefix = f"{kind}."
             state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
             network.load_state_dict(state)
-            statistics = Statistics(entry["mean"], entry["std"])
+            statistics = statistics_of(entry)
             calibration = dict(entry.get("calibration", {}))
             labels = entry["labels"] if kind == "classifier" else torch.zeros(0, 0)
             distilled = bool(entry.get("consistency", False))
+            provenance = dict(entry.get("provenance", {}))
+            training = training_of(checkpoint)
     except UNREADABLE as error:
         raise ValueError(
             f"{path} is not a readable {kind} checkpoint of lcg "
@@ -172,8 +210,25 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
         raise ValueError(f"{path} holds a {found}, expected a {kind}; give the checkpoint of `{COMMAND[kind]}`")
     network = network.to(device).eval().requires_grad_(False)
     return LoadedNetwork(
-        network, statistics, entry["store"], entry["generator"], config, path, calibration, labels, distilled
+        network,
+        statistics,
+        entry["store"],
+        entry["generator"],
+        config,
+        path,
+        calibration,
+        labels,
+        distilled,
+        provenance,
+        training,
     )
+
+
+def training_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """How the network in a checkpoint of Lightning was trained; see `LoadedNetwork`."""
+    options = checkpoint.get("hyper_parameters") or {}
+    counts = {"steps": checkpoint.get("global_step", 0), "epochs": checkpoint.get("epoch", 0)}
+    return {**counts, "options": {name: value for name, value in options.items() if not name.startswith("_")}}
 
 
 def load_networks(
@@ -185,15 +240,15 @@ def load_networks(
     """Loads a prior and classifiers and checks that they fit together.
 
     Args:
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
+        prior: checkpoint of the prior, or an exported model.
+        classifier: checkpoint of the classifiers, or an exported model.
         device: where they go.
         distilled: whether a distilled prior will do, whose eps_hat is not that of the posterior mean.
 
     Raises:
         FileNotFoundError: a checkpoint is missing.
-        ValueError: they were trained on different latents or under different schedules, or the prior is a distilled
-            one and must not be.
+        ValueError: they were trained on different latents, or on latents standardised differently, or under different
+            schedules; or the prior is a distilled one and must not be.
     """
     p, c = load_network(prior, "denoiser", device), load_network(classifier, "classifier", device)
     if p.distilled and not distilled:
@@ -206,12 +261,25 @@ def load_networks(
             f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "
             "fit both on one store"
         )
+    if not same_statistics(p.statistics, c.statistics):
+        raise ValueError(
+            f"{p.path} and {c.path} were trained on latents standardised differently; "
+            "fit both with one `data.statistics_from`, or without"
+        )
     if p.config["schedule"] != c.config["schedule"]:
         raise ValueError(
             f"the prior's schedule is {p.config['schedule']!r}, the classifier's {c.config['schedule']!r}; "
             "fit both under one schedule"
         )
     return p, c
+
+
+def same_statistics(one: Statistics, other: Statistics) -> bool:
+    """Whether both standardise alike, but for rounding."""
+    a, b = statistics_tensors(one), statistics_tensors(other)
+    return a.keys() == b.keys() and all(
+        a[name].shape == b[name].shape and torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-6) for name in a
+    )
 
 
 def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], **entries: Any) -> None:
@@ -237,9 +305,7 @@ def amend_checkpoint(path: str | PathLike[str], tensors: Mapping[str, Tensor], *
             )
         state[name] = tensor.detach().to(state[name])
     checkpoint["lcg"] = {**checkpoint["lcg"], **entries}
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, sealed(checkpoint))
 
 
 def build(kind: Kind, config: dict[str, Any]) -> nn.Module:

@@ -24,6 +24,7 @@ from lcg.editing import EditSession, Inversion, Step
 from lcg.editing.guided import check_strength
 from lcg.generators.base import Generator, weights_sha256
 from lcg.guidance import parse_edit
+from lcg.models.choice import chosen
 from lcg.nets.execution import Execution
 from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline, load
 from lcg.places import claim, made_with, pick_device, refuse_occupied, save_images, write_provenance
@@ -43,6 +44,7 @@ def edit_job(
     out: str = "runs/edit",
     prior: str = PRIOR,
     classifier: str = CLASSIFIER,
+    model: str | None = None,
     generator: Generator | None = None,
     inversion: Inverting = Inverting(),  # noqa: B008
     editing: Editing = Editing(),  # noqa: B008
@@ -67,6 +69,7 @@ def edit_job(
         out: folder for the results.
         prior: checkpoint of the prior.
         classifier: checkpoint of the classifiers.
+        model: in their place, name or folder of an exported model.
         generator: the frozen generator; the embedded one when left out.
         inversion: how images become latents.
         editing: how edits are made.
@@ -81,7 +84,8 @@ def edit_job(
     if strength is not None:
         editing = replace(editing, strength=strength)
     place = pick_device(device)
-    pipeline = load(prior, classifier, generator, place, execution, editing=editing, inversion=inversion)
+    networks = chosen(model, prior, classifier)
+    pipeline = load(*networks, generator, place, execution, editing=editing, inversion=inversion)
     pipeline.editor()
     for edit in edits:
         parse_edit(edit, pipeline.schema)

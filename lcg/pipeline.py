@@ -48,6 +48,7 @@ from lcg.guidance import (
     parse_edit,
     without_weights,
 )
+from lcg.models.names import find_model
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.execution import Execution
@@ -543,7 +544,7 @@ class Pipeline:
 
 def load(
     prior: str | PathLike[str] = PRIOR,
-    classifier: str | PathLike[str] = CLASSIFIER,
+    classifier: str | PathLike[str] | None = None,
     generator: Generator | None = None,
     device: torch.device | str = "cpu",
     execution: Execution | None = None,
@@ -551,20 +552,32 @@ def load(
 ) -> Pipeline:
     """Loads networks and checks that they fit together.
 
+        lcg.load()                                # what `make demo` trained
+        lcg.load("mine")                          # an exported model, by name or folder
+        lcg.load("prior.ckpt", "classifier.ckpt")
+
     Args:
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
+        prior: checkpoint of the prior; or an exported model, its name where it comes without `classifier`.
+        classifier: checkpoint of the classifiers, or an exported model; None for those of the model in the place of
+            `prior`, or those of the demo.
         generator: the frozen generator, put into evaluation mode; None for the embedded one.
         device: where everything goes.
         execution: by which kernels and in which precision prior and classifier run; None for the fastest, in float32.
         settings: `sampling`, `guidance`, `editing`, `inversion` of the pipeline.
 
     Raises:
-        FileNotFoundError: a checkpoint is missing.
-        ValueError: the networks were trained on different latents or under different schedules, the generator's
-            latents have another shape, or the prior is a distilled one and the settings do not suit it.
+        FileNotFoundError: a checkpoint or a model is missing.
+        ValueError: a file is damaged; the networks were trained on different latents or under different schedules, the
+            generator is not that of the latents, or the prior is a distilled one and the settings do not suit it.
     """
+    if classifier is None:
+        if Path(prior).is_file() or Path(prior).suffix == ".ckpt":
+            classifier = CLASSIFIER
+        else:
+            prior = classifier = find_model(prior)
     p, c = load_networks(prior, classifier, device, distilled=True)
+    encoder = p.provenance.get("generator", {}).get("class")
+    origin = f" of class {encoder!r}" if encoder else ""  # a stranger may have named it
     if generator is None:
         from lcg.generators.autoencoder import AvatarAutoencoder
 
@@ -573,12 +586,12 @@ def load(
     if tuple(generator.latent_shape) != shape:
         raise ValueError(
             f"the networks were trained on latents of shape {shape}, the generator has "
-            f"{tuple(generator.latent_shape)}; use the generator that encoded the store"
+            f"{tuple(generator.latent_shape)}; use the generator{origin} that encoded the store"
         )
     if p.generator and p.generator != weights_sha256(generator):
         raise ValueError(
             f"the store of {p.path} was encoded by a generator with weights {p.generator[:12]}, this one has "
-            f"{weights_sha256(generator)[:12]}; use that generator, or encode and fit again"
+            f"{weights_sha256(generator)[:12]}; use that generator{origin}, or encode and fit again"
         )
     generator = generator.to(device).eval().requires_grad_(False)
     if execution is not None:

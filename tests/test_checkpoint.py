@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lcg.checkpoint import amend_checkpoint, load_network
+from lcg.checkpoint import amend_checkpoint, load_network, load_networks
 from lcg.data.store import LatentStore
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
@@ -145,6 +145,29 @@ def test_a_tensor_that_a_checkpoint_does_not_have_is_not_amended(demo, tmp_path:
 def test_a_distilled_prior_is_known_as_one(demo, tmp_path: Path) -> None:
     assert not load_network(demo.prior, "denoiser").distilled
     assert load_network(altered(demo.prior, tmp_path / "distilled.ckpt", consistency=True), "denoiser").distilled
+
+
+def test_a_checkpoint_says_where_its_data_came_from_and_how_it_was_trained(demo, tmp_path: Path) -> None:
+    loaded = load_network(demo.prior, "denoiser")
+    assert loaded.provenance == LatentStore.open(demo.store).provenance
+    assert loaded.training["steps"] == 60 and loaded.training["options"]["width"] == 64
+    assert not any(name.startswith("_") for name in loaded.training["options"])
+    assert load_network(altered(demo.prior, tmp_path / "old.ckpt", provenance={}), "denoiser").provenance == {}
+
+
+def test_whitening_is_read_back(demo, tmp_path: Path) -> None:
+    W = torch.diag(torch.linspace(0.5, 2, 64))
+    path = altered(demo.prior, tmp_path / "w.ckpt", whitening_matrix=W, whitening_inverse=torch.linalg.inv(W))
+    statistics, z = load_network(path, "denoiser").statistics, torch.randn(3, 64)
+    assert torch.equal(statistics.standardise(z), (z - statistics.mean) @ W)
+
+
+def test_networks_of_differently_standardised_latents_are_refused(demo, tmp_path: Path) -> None:
+    mean = load_network(demo.prior, "denoiser").statistics.mean
+    path = altered(demo.prior, tmp_path / "moved.ckpt", mean=mean + 0.1)
+    with pytest.raises(ValueError, match="were trained on latents standardised differently; fit both with one"):
+        load_networks(path, demo.classifier)
+    load_networks(altered(demo.prior, path, mean=mean * (1 + 1e-7)), demo.classifier)  # rounding
 
 
 def test_a_calibration_that_is_no_mapping_is_refused(demo, tmp_path: Path) -> None:

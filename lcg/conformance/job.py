@@ -30,6 +30,7 @@ from lcg.conformance.results import summary, to_csv, to_html, to_text
 from lcg.conformance.suite import checks, run
 from lcg.conformance.trained import pair_checks
 from lcg.data.atomic import write_atomic
+from lcg.models.names import find_model
 
 QUICK_SAMPLES, FULL_SAMPLES = 600, 2000
 """How many latents a trained prior draws."""
@@ -40,6 +41,7 @@ def verify_job(
     quick: bool = False,
     seed: int = 0,
     checkpoint: list[str] = [],  # noqa: B006 (never changed; the default is the help)
+    model: str | None = None,
     store: str | None = None,
     val_fraction: float = 0.05,
 ) -> int:
@@ -53,6 +55,7 @@ def verify_job(
         quick: fewer samples and wider bounds, half a minute instead of a few.
         seed: of all random numbers.
         checkpoint: files of a prior and of a classifier, in any order, to verify instead of lcg itself.
+        model: in their place, name or folder of an exported model.
         store: the latent store that they were fitted on; without it nothing is said about data.
         val_fraction: share of its latents that was held out from fitting.
     """
@@ -61,6 +64,10 @@ def verify_job(
         raise NotADirectoryError(f"`out` must be a folder, got the file {folder}; choose another")
     if seed < 0:
         raise ValueError(f"`seed` must be >= 0, got {seed}")
+    if model is not None:
+        if checkpoint:
+            raise ValueError("`model` brings its own prior and classifiers; give --model or --checkpoint, not both")
+        checkpoint = [str(find_model(model))]
     if store is not None and not checkpoint:
         raise ValueError("`store` goes with the checkpoints that were fitted on it; give --checkpoint, or no store")
 

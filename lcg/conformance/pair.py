@@ -14,6 +14,7 @@ from lcg.data.store import LatentStore
 from lcg.data.store.checks import check_labels, check_latents
 from lcg.diffusion.process import diffuse, z0_from_eps
 from lcg.diffusion.samplers.dpm_solver import DPMSolverPP2M
+from lcg.models.names import is_exported
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.nets.heads import HeadOutputs, Outputs, independent
@@ -127,10 +128,10 @@ class Pair:
 
 
 def read_pair(checkpoints: Sequence[str], store: str | None, val_fraction: float, samples: int, seed: int) -> Pair:
-    """A pair from two checkpoints, in any order.
+    """A pair from two checkpoints, in any order, or from an exported model.
 
     Args:
-        checkpoints: the files of a prior and of a classifier.
+        checkpoints: the files of a prior and of a classifier; or the folder of an exported model.
         store: folder of the latent store that both were fitted on; None to do without data.
         val_fraction: as in the fit; which samples are validation samples follows from it.
         samples: how many the prior draws.
@@ -140,15 +141,20 @@ def read_pair(checkpoints: Sequence[str], store: str | None, val_fraction: float
         FileNotFoundError: a checkpoint or the store is missing.
         ValueError: not one prior and one classifier, or they do not fit together, or not the store.
     """
-    if len(checkpoints) != 2:
+    if len(checkpoints) == 1 and is_exported(checkpoints[0]):
+        prior = classifier = checkpoints[0]
+    elif len(checkpoints) != 2:
         raise ValueError(
             f"`checkpoint` must name two files, of a prior and of a classifier, got {len(checkpoints)}; such as "
             "--checkpoint runs/demo/prior/prior.ckpt runs/demo/classifier/classifier.ckpt"
         )
-    kinds = [kind_of(path) for path in checkpoints]
-    if kinds[0] == kinds[1]:
-        raise ValueError(f"`checkpoint` must name a prior and a classifier, got two of a {kinds[0]}; give one of each")
-    prior, classifier = checkpoints if kinds[0] == "denoiser" else reversed(checkpoints)
+    else:
+        kinds = [kind_of(path) for path in checkpoints]
+        if kinds[0] == kinds[1]:
+            raise ValueError(
+                f"`checkpoint` must name a prior and a classifier, got two of a {kinds[0]}; give one of each"
+            )
+        prior, classifier = checkpoints if kinds[0] == "denoiser" else reversed(checkpoints)
     p, c = load_networks(prior, classifier)
     data = None
     if store is not None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from lcg.generation.many import CHUNK, generate_many
 from lcg.generators.base import Generator
+from lcg.models.choice import chosen
 from lcg.modules.pieces import Ranks
 from lcg.nets.execution import Execution
 from lcg.pipeline import CLASSIFIER, PRIOR, load
@@ -26,6 +27,7 @@ def generate_job(
     images: bool | None = None,
     prior: str = PRIOR,
     classifier: str = CLASSIFIER,
+    model: str | None = None,
     generator: Generator | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen; the defaults are the help)
     guidance: Guidance = Guidance(),  # noqa: B008
@@ -50,6 +52,7 @@ def generate_job(
             out.
         prior: checkpoint of the prior.
         classifier: checkpoint of the classifiers.
+        model: in their place, name or folder of an exported model.
         generator: the frozen generator; the embedded one when left out.
         sampling: how latents are sampled.
         guidance: how the formula guides.
@@ -62,7 +65,9 @@ def generate_job(
     if extrapolate is not None:
         guidance = replace(guidance, extrapolate=extrapolate)
     place, ranks = placed(device, ranks)
-    pipeline = load(prior, classifier, generator, place, execution, sampling=sampling, guidance=guidance)
+    pipeline = load(
+        *chosen(model, prior, classifier), generator, place, execution, sampling=sampling, guidance=guidance
+    )
     told = generate_many(pipeline, out, formula, num, seed, chunk, images, ranks, overwrite)
     if told is None:
         return
