@@ -25,7 +25,7 @@ test test-slow: export OMP_NUM_THREADS := 1
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do \
-	    printf '  make %-10s %s\n' "$$name" "$$what"; done
+	    printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 # --- environment -----------------------------------------------------------------------------------------------------
 
@@ -105,11 +105,15 @@ bench: $(DEMO)/prior/.done $(DEMO)/classifier/.done baselines ## every shipped b
 	lcg report runs/bench/methods/bench
 	lcg report runs/bench/samplers/bench
 
-bench-core: export OMP_NUM_THREADS := 1
+bench-core bench-store: export OMP_NUM_THREADS := 1
 
 .PHONY: bench-core
 bench-core: $(READY) ## the speed of guided steps beside the peers' loops, on one core
 	python -m lcg.benchmarks.speed --out runs/speed
+
+.PHONY: bench-store
+bench-store: $(READY) ## how fast latents are read, and a store of ten million
+	python -m lcg.benchmarks.storage --out runs/storage
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lcg.data.store import LatentStore, gather
+from lcg.data.store import LatentStore, LatentStoreWriter, gather
 from lcg.data.store.gather import RowReader
 from lcg.data.store.shards import ShardFile
+from lcg.schema import Schema
 
 
 def reader(store: LatentStore, descriptors: int | None = None) -> RowReader:
@@ -99,3 +100,11 @@ def test_rows_outside_the_page_cache_are_read_as_well(stores: Any, tmp_path: Pat
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     rows = np.random.default_rng(0).integers(0, 4000, 1024)
     assert np.array_equal(store.latents(rows).numpy(), latents[rows])
+
+
+def test_a_store_without_attributes_has_labels_without_columns(tmp_path: Path) -> None:
+    writer = LatentStoreWriter(tmp_path / "s", (3,), Schema(()), {})
+    writer.append(np.ones((4, 3), np.float32), np.zeros((4, 0)), np.arange(4))
+    store = writer.finish()
+    assert store.labels().shape == (4, 0) and store.labels([2, 0, 1]).shape == (3, 0)
+    store.verify()
