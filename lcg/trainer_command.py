@@ -17,8 +17,10 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger
 
 from lcg.modules.checkpoint_io import CheckpointNotSavedError, VerifiedCheckpointIO, whole_generation
+from lcg.modules.metrics_file import continue_metrics
 from lcg.modules.resume import AUTO, LAST, resolve
 from lcg.modules.run_folder import read_record, run_folder
 from lcg.modules.run_record import RunRecord, outcome_of
@@ -79,6 +81,10 @@ class TrainerCLI(LightningCLI):
         requeued = trainer._checkpoint_connector._hpc_resume_path if SLURMEnvironment.detect() else None
         run = read_record(run_folder(trainer)).get("run")
         arguments["ckpt_path"] = resolve(arguments.get("ckpt_path") or requeued, trainer, run)
+        if subcommand != "fit":  # a CSVLogger would delete what the training has logged there
+            for logger in trainer.loggers:
+                if isinstance(logger, CSVLogger):
+                    continue_metrics(logger)
         return arguments
 
     def fit(self, **arguments: Any) -> None:

@@ -98,6 +98,7 @@ Run = Callable[..., int]
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs `lcg ARGUMENTS` in this process and in a directory of its own; returns the exit code."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "keep_memory", lambda: None)  # for good, and other tests measure memory
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["lcg", *arguments])

@@ -359,6 +359,8 @@ def test_it_works_as_written(reader: Reader, number: int) -> None:
     if step.program == "python" or step.words[:3] in LEAVES_NOTHING:
         return
     patterns = LEAVES.get(step.words[1], ("*",))
+    if dict(options(step.words)).get("--ckpt_path") == "auto":  # nothing is left to do, which the record says
+        patterns = ("*/run.json",)
     assert any(fnmatch(name, pattern) for name in outcome.wrote for pattern in patterns), outcome.output
     named = [value for option, value in options(step.words) if DESTINATION.fullmatch(option)]
     assert all(any(name.startswith(f"{folder}/") for name in outcome.wrote) for folder in named)

@@ -41,13 +41,13 @@ def fit(out: Path, tiny_store: Callable[..., str], monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(out.parent)
     store = tiny_store()
 
-    def fit(*more: str, steps: int = 10) -> int:
+    def fit(*more: str, steps: int = 10, command: str = "fit") -> int:
         words = ["--config", str(CONFIG), "--data.store", store, "--data.batch_size=64", "--model.width=16"]
         words += ["--model.depth=1", "--model.warmup=2", f"--trainer.max_steps={steps}", "--trainer.accelerator=cpu"]
         words += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
         words += [f"--trainer.default_root_dir={out}", f"--trainer.callbacks.init_args.dirpath={out}", *more]
         try:
-            return cli.main(["fit", *words])
+            return cli.main([command, *words])
         except SystemExit as stop:
             return int(stop.code or 0)
 
@@ -104,6 +104,12 @@ def test_a_resumed_run_keeps_what_earlier_sittings_left(fit: Fit, out: Path) -> 
     assert load_sealed(out / "prior.ckpt")["callbacks"]["RunRecord"]["run"] == record(out)["run"]
 
 
+def test_a_validation_leaves_the_metrics_of_the_training(fit: Fit, out: Path) -> None:
+    assert fit() == 0
+    assert fit("--ckpt_path=last", command="validate") == 0
+    assert losses(out) == list(range(10)) and len(record(out)["sittings"]) == 1
+
+
 @pytest.mark.slow
 def test_a_run_that_begins_anew_is_another_run(fit: Fit, out: Path) -> None:
     assert fit() == 0
@@ -147,8 +153,8 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_it(
 
 
 def test_sigterm_exits_143_and_last_goes_on(fit: Fit, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = "--trainer.callbacks+={'class_path': 'callbacks_of_the_tests.Stop'}"
-    (out.parent / "callbacks_of_the_tests.py").write_text(
+    stop = "--trainer.callbacks+={'class_path': 'stops_of_the_tests.Stop'}"
+    (out.parent / "stops_of_the_tests.py").write_text(
         "import os, signal\nfrom pytorch_lightning import Callback\n\n\nclass Stop(Callback):\n"
         "    def on_train_batch_start(self, trainer, *_):\n        if trainer.global_step == 7:\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
