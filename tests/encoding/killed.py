@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,10 @@ def in_group(work: Callable[[], object]) -> int:
         os.setpgid(0, 0)
         work()
 
-    return forked(lead)
+    pid = forked(lead)
+    with suppress(OSError):  # whoever of the two comes first
+        os.setpgid(pid, pid)
+    return pid
 
 
 def content(folder: Path) -> dict[str, bytes]:
