@@ -4,6 +4,7 @@ And a tinier one without images, made for each test: latents whose attributes ca
 """
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from lcg import cli
 from lcg.data.store import LatentStoreWriter
@@ -79,6 +81,10 @@ class Demo:
         }
         words = [f"--{name}={value}" for name, value in options.items()]
         return cli.main([command, "--config", str(CONFIGS / what / "avatars.yaml"), *words, *more])
+
+
+# The lock of progress bars is shared with forked processes: a test that kills one while it draws would wait for ever.
+tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(scope="session")

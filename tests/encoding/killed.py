@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lcg.data.encode import Encoding, encode
 from lcg.data.source import ImageSource
@@ -121,6 +123,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def main(folder: Path, seed: int, times: int, ranks: int) -> None:
+    tqdm.set_lock(threading.RLock())  # its own would be shared, and kept by whoever is killed with it
     draw = random.Random(seed)
     started = time.perf_counter()
     assert os.waitpid(in_group(lambda: job(folder / "whole", ranks)), 0)[1] == 0
