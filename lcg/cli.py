@@ -70,6 +70,7 @@ JOBS = MappingProxyType(
         "store merge": Job("several stores -> one", "lcg.data.store.commands:merge_job", positional=True),
         "store split": Job("one store -> several", "lcg.data.store.commands:split_job", positional=True),
         "store import": Job("your own latents and their table -> latent store", "lcg.data.store.commands:import_job"),
+        "check-generator": Job("does a generator keep its contract?", "lcg.generators.check_job:check_generator_job"),
         "generate": Job("images that satisfy a formula over attributes", "lcg.generation.job:generate_job"),
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
