@@ -171,12 +171,9 @@ class LatentDataModule(LightningDataModule):
         return torch.from_numpy(self._rows[TEST if self.test_fraction else VALIDATION].astype(np.int64))
 
     def prepare_data(self) -> None:
-        for path in (
-            self.path,
-            self.statistics_from,
-        ):  # a missing store is reported once, before any process is started
-            if path is not None:
-                LatentStore.open(path)
+        # A missing store is reported, and a remote one fetched, once, before any process is started.
+        for path in filter(None, (self.path, self.statistics_from)):
+            LatentStore.open(path)
 
     def setup(self, stage: str | None = None) -> None:
         """Splits and loads the store; called by the Trainer, does nothing the second time."""
