@@ -172,8 +172,9 @@ class LatentDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         # A missing store is reported, and a remote one fetched, once, before any process is started.
-        for path in filter(None, (self.path, self.statistics_from)):
-            LatentStore.open(path)
+        LatentStore.open(self.path)
+        if self.statistics_from is not None:
+            LatentStore.open(self.statistics_from)
 
     def setup(self, stage: str | None = None) -> None:
         """Splits and loads the store; called by the Trainer, does nothing the second time."""
