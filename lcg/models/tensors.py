@@ -8,7 +8,6 @@ takes at most as much memory as it has bytes, and twice that when its matrices a
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from lcg.data import safetensors_header
 
 MAX_HEADER = 2**24  # bytes; a hundred for each tensor are usual
 MAX_DIMENSIONS = 8
@@ -69,20 +70,9 @@ def read_header(path: Path) -> Header:
     """
     if not path.is_file():
         raise FileNotFoundError(f"the exported model lacks {path}; copy the whole folder again")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        try:
-            header = json.loads(file.read(length).decode())
-        except RecursionError as error:
-            raise ValueError("a header nested too deeply") from error
-    if not isinstance(header, dict):
-        raise ValueError("a header that is no object")
-    header.pop("__metadata__", None)
+    header, begin = safetensors_header.read_header(path, MAX_HEADER)
     found = {name: _entry(entry) for name, entry in header.items()}
-    end = 8 + length + sum(ITEMSIZE[code] * math.prod(shape) for code, shape in found.values())
+    size, end = path.stat().st_size, begin + sum(ITEMSIZE[code] * math.prod(shape) for code, shape in found.values())
     if end != size:
         raise ValueError(f"a header of tensors that end at byte {end} in a file of {size}")
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lcg.data.atomic import write_atomic
+from lcg.data.safetensors_header import read_header
 from lcg.data.statistics import Moments
 from lcg.data.store.checks import check_index, check_labels, check_latents
 from lcg.data.store.manifest import Manifest, Shard
@@ -193,17 +193,10 @@ def located(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
         ValueError: the header does not say exactly what is expected, or the file does not hold exactly these arrays.
     """
     size = path.stat().st_size
-    with open(path, "rb", buffering=0) as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        try:
-            header = json.loads(file.read(length).decode())
-        except RecursionError as error:
-            raise ValueError("a header nested too deeply") from error
-    if not isinstance(header, dict) or set(header) - {"__metadata__"} != set(arrays):
+    header, begin = read_header(path, MAX_HEADER)
+    if set(header) != set(arrays):
         raise ValueError(f"its arrays must be {', '.join(arrays)}")
-    begin, spans, found = 8 + length, [], {}
+    spans, found = [], {}
     for name, array in arrays.items():
         entry = header[name]
         expected = {"dtype": SAFETENSORS_TYPES[array.dtype], "shape": list(array.shape)}
