@@ -34,6 +34,9 @@ from lcg.data.store.shards import moments_of, sha256_of, write_shard
 from lcg.data.tally import Part, Tally
 from lcg.generators.base import Generator, pixels_to_x
 
+CACHED = 1 << 18
+"""Numbers in float32 that the processor's cache holds easily, a mebibyte."""
+
 
 class Encoding:
     """A source that becomes a store, in parts.
@@ -165,17 +168,32 @@ class Encoding:
         write_atomic(part.path, json.dumps(told).encode(), shared=True)
 
     def _encoded(self, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Latents (n, *latent_shape) and labels (n, A) of the rows, batch by batch; images are made one batch ahead."""
+        """Latents (n, *latent_shape) and labels (n, A) of the rows, batch by batch; the next one is made meanwhile."""
         batches = [range(start, min(start + self.batch_size, rows.stop)) for start in rows[:: self.batch_size]]
         with ThreadPoolExecutor(1) as ahead:
             waiting = ahead.submit(self._images, batches[0])
             for following in (*batches[1:], None):
-                x, labels = waiting.result()
+                pixels, labels = waiting.result()
                 if following is not None:
                     waiting = ahead.submit(self._images, following)
+                x = self._x(pixels)
                 with torch.no_grad():
-                    z = self.generator.encode(pixels_to_x(x.to(self.generator.device)))
+                    z = self.generator.encode(x)
+                if z.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+                    z = z.clone()  # the next batch takes the place of x
                 yield z.float().cpu().numpy(), labels
+
+    def _x(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images x (n, C, H, W) on the generator's device, of pixels (n, H, W, C)."""
+        device = self.generator.device
+        if device.type == "cpu" and pixels.dtype == torch.uint8:
+            return planes(pixels, self._place[: len(pixels)])
+        return pixels_to_x(pixels.to(device))
+
+    @cached_property
+    def _place(self) -> torch.Tensor:
+        """Where a batch of x lies; memory is asked for once."""
+        return torch.empty(self.batch_size, *self.source.image_shape)
 
     def _images(self, rows: range) -> tuple[torch.Tensor, np.ndarray]:
         images, labels = self.source.chunk(rows.start, rows.stop)
@@ -240,6 +258,22 @@ class Encoding:
             return None
         same = told.get("settings") == self._settings and told.get("rows") == [part.rows.start, part.rows.stop]
         return told if same and (self.out / f"shard-{part.number:05d}.safetensors").is_file() else None
+
+
+def planes(pixels: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """`pixels_to_x`, to the bit, with the colours one after the other in memory, as encoders like them.
+
+    A few images at a time stay in the processor's cache through all steps.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        out: (B, C, H, W) float32, is filled.
+    """
+    few = max(1, CACHED // pixels[0].numel())
+    for start in range(0, len(pixels), few):
+        part = pixels[start : start + few].permute(0, 3, 1, 2).contiguous()
+        out[start : start + few].copy_(part).div_(127.5).sub_(1.0)
+    return out
 
 
 def encode(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lcg import __version__
-from lcg.data.encode import Encoding, encode
+from lcg.data.encode import Encoding, encode, planes
 from lcg.data.store import LatentStore, LatentStoreWriter
 from lcg.data.tally import Part, Tally
-from lcg.generators.base import Generator
+from lcg.generators.base import Generator, pixels_to_x
 from lcg.schema import Attribute, Schema
 
 
@@ -304,3 +304,23 @@ def test_the_images_of_all_processes_are_counted(tmp_path: Path, capsys: pytest.
         assert tally.done == 36
     shown = capsys.readouterr().err
     assert "15/45" in shown and "45/45" in shown and "image/s" in shown
+
+
+def test_pixels_become_x_to_the_bit() -> None:
+    for shape in ((5, 4, 2, 3), (50, 64, 64, 3), (2, 400, 300, 3)):
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        out = torch.empty(shape[0], 3, *shape[1:3])
+        assert torch.equal(planes(pixels, out), pixels_to_x(pixels)) and out.is_contiguous()
+
+
+def test_an_encoder_may_give_its_images_back(tmp_path: Path) -> None:
+    """Images of later batches take the places of earlier ones, and latents must not change with them."""
+
+    class Same(Mean):
+        latent_shape = (24,)
+
+        def encode(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    store = encode(Stripes(50), Same(), tmp_path / "s", batch_size=4, shard_size=20, progress=False)
+    assert (store.latents() - (torch.arange(50) / 127.5 - 1)[:, None]).abs().max() < 1e-6

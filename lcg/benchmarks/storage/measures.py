@@ -111,9 +111,9 @@ def epoch(folder: Path, batch: int) -> Record:
 
 
 @contextmanager
-def watched() -> Iterator[Record]:
+def watched(threads: int = 1) -> Iterator[Record]:
     """Seconds of the wall and of the processor, and by how many megabytes the process grew at most, maps included."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     before, record = _status("VmRSS"), Record()
     wall, cpu = time.perf_counter(), time.process_time()

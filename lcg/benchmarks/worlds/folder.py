@@ -32,7 +32,8 @@ from torch import Tensor
 
 from lcg.benchmarks.worlds.world import RealSet, World
 from lcg.data.avatars import Distribution
-from lcg.data.images import Fingerprinted, ImageFolder, provenance_of
+from lcg.data.imagefiles import ImageFiles
+from lcg.data.images import Fingerprinted, provenance_of
 from lcg.data.source import ImageSource
 from lcg.guidance import Formula
 
@@ -74,11 +75,7 @@ class FolderWorld(World):
         rows = self.rows(split, formula)
         if count > len(rows):
             raise ValueError(self._too_few(count, split, formula))
-        channels, height, width = self.image_shape
-        images = np.empty((count, height, width, channels), np.uint8)
-        for image, row in zip(images, rows[:count].tolist(), strict=True):
-            image[:] = self.source.chunk(row, row + 1)[0][0]
-        return RealSet(images, self.labels[rows[:count]], rows[:count, None])
+        return RealSet(self._images(rows[:count].tolist()), self.labels[rows[:count]], rows[:count, None])
 
     def available(self, kind: Distribution, split: str, formula: Formula | None = None) -> int:
         return len(self.rows(split, formula))
@@ -106,7 +103,7 @@ class FolderWorld(World):
     def labels(self) -> Tensor:
         """(N, A) of all images, NaN where unknown."""
         source = self.source
-        if isinstance(source, ImageFolder):
+        if isinstance(source, ImageFiles):
             return torch.from_numpy(source.labels)
         starts = range(0, len(source), LABELS_AT_ONCE)
         parts = [source.chunk(start, min(start + LABELS_AT_ONCE, len(source)))[1] for start in starts]
@@ -125,6 +122,16 @@ class FolderWorld(World):
     @cached_property
     def _shuffled(self) -> NDArray[np.int64]:
         return np.random.default_rng(self.seed).permutation(len(self.source)).astype(np.int64)
+
+    def _images(self, rows: list[int]) -> NDArray[np.uint8]:
+        """The images (n, H, W, C) of any rows; those of files are read by threads."""
+        if isinstance(self.source, ImageFiles):
+            return self.source.pixels(rows)
+        channels, height, width = self.image_shape
+        images = np.empty((len(rows), height, width, channels), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            image[:] = self.source.chunk(row, row + 1)[0][0]
+        return images
 
     def _part(self, purpose: str | None) -> NDArray[np.int64]:
         """The images that are kept for a purpose; all of them for none."""
