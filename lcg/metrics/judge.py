@@ -50,10 +50,12 @@ class Judge(nn.Module):
     Attributes:
         provenance: what it was trained on and with; empty when nobody said.
         file_sha256: of the file that its weights are from; empty when there is none.
+        networks: SHA-256 of further networks that it goes by; none but for a judge that asks others.
     """
 
     provenance: dict[str, Any]
     file_sha256: str = ""
+    networks: frozenset[str] = frozenset()
 
     def __init__(
         self, schema: Schema, image_shape: tuple[int, int, int] = (3, 64, 64), width: int = 32, features: int = 128

@@ -5,6 +5,10 @@ that was trained on the same images shares its errors; on images that it was tra
 all. So is a world whose images the prior was trained on. What is compared is what stores, networks and worlds say that
 they were made of (`lcg.data.images.provenance_of`): who does not say cannot be trusted.
 
+Labels may come from a network as well (`lcg.labels`). A judge that has the same network has made its own pupils: their
+mistakes are its own, and it does not see them. So stores say which labellers their labels are from, worlds may, and the
+judge's networks are looked for among theirs.
+
 Two sources are the same when they draw from one stream of random numbers, or read one table, also in copies of the
 images at another size. They overlap when their files have contents in common; sources that can only be named, by
 identities of their own, are believed.
@@ -12,6 +16,7 @@ identities of their own, are believed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -124,8 +129,8 @@ def check_judge(
 
     Raises:
         ValueError: the judge knows other attributes or another size of images than the world's; or, unless `allow`, its
-            weights guide, its training images are those of the store or the world or overlap them, or one of the three
-            does not say which images it has.
+            weights guide, it made the labels of the store or the world, its training images are theirs or overlap them,
+            or one of the three does not say which images it has.
     """
     known, asked = ([(a.name, a.kind, a.values) for a in schema] for schema in (judge.schema, world.schema))
     if known != asked:
@@ -160,20 +165,53 @@ def _seen(world: World, store_provenance: Mapping[str, Any]) -> Iterator[str]:
 def _faults(
     judge: Judge, world: World, store_provenance: Mapping[str, Any], guides: Mapping[str, str]
 ) -> Iterator[str]:
-    own = {weights_sha256(judge), judge.file_sha256}
+    own = {weights_sha256(judge), judge.file_sha256, *judge.networks} - {""}
     for name, sha256 in guides.items():
-        if sha256 in own - {""}:
+        if sha256 in own:
             yield f"The judge has the weights of {name}, which guides."
+    labellers = [("latent store", entry) for entry in _labellers(store_provenance)]
+    labellers += [("world", entry) for source in world.sources() for entry in _labellers(source)]
+    for place, entry in labellers:
+        if own & networks_of(entry.get("labeller")):
+            yield f"The judge also made the {place}'s labels of {', '.join(map(str, entry.get('attributes', ())))}."
     places = [("latent store", Images.of(store_provenance, "source"))]
     places += [("world", images) for images in _images_of(world)]
     parts = [(part, Images.of(judge.provenance, key)) for part, key in (("training", "train"), ("validation", "val"))]
     for name, images in (("judge", parts[0][1]), *places):
         if images.identity is None:
             yield KNOWN.format(name)
+    for place, entry in labellers:
+        trained = entry.get("trained_on")
+        places.append((f"{place}'s labeller", Images.of(trained if isinstance(trained, Mapping) else {}, "train")))
     for part, mine in parts:
         for place, images in places:
             if words := mine.shared(images):
                 yield f"The judge's {part} images {words} those of the {place}."
+
+
+def networks_of(identity: object) -> frozenset[str]:
+    """The SHA-256 of the networks and functions that an identity names: what stands under keys that end in `sha256`.
+
+    An identity that names none is known by itself, as text.
+    """
+    return frozenset(_hashes(identity)) or frozenset({json.dumps(identity, sort_keys=True)})
+
+
+def _hashes(identity: object) -> Iterator[str]:
+    if isinstance(identity, Mapping):
+        for key, value in identity.items():
+            if isinstance(value, str) and str(key).endswith("sha256") and value:
+                yield value
+            yield from _hashes(value)
+    elif isinstance(identity, list | tuple):
+        for value in identity:
+            yield from _hashes(value)
+
+
+def _labellers(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The labellers that labels are from, as `lcg.labels.storing` has them."""
+    entries = provenance.get("labelled")
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
 
 
 def _images_of(world: World) -> list[Images]:
