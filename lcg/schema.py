@@ -6,11 +6,17 @@ index into `values`, continuous the value itself, and NaN where the label is mis
 
 Some attributes are details of others (the style of the glasses, the colour of the beard). A detail is labelled only
 where it applies, and an edit of what it belongs to sets it free.
+
+Two refinements need no kind of their own. The values of an ordinal attribute (`ordered`), such as child, young, adult
+and old, are on a scale: it is a categorical attribute whose classifier has a cumulative link and whose formulas
+compare, `age>=adult`. What an image may have several of at once (`group`), such as a hat and glasses, is one binary
+attribute for each: `accessory_hat` and `accessory_glasses` of the group `accessory`, in formulas also `accessory=hat`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -27,6 +33,11 @@ def unknown_name(what: str, name: str, known: Iterable[str], owner: str) -> Valu
     return ValueError(f"unknown {what} {name!r}{hint} {owner} has: {', '.join(known)}")
 
 
+def member_name(text: str) -> str:
+    """How a text is spelled in the name of an attribute: `sun glasses` is sun_glasses."""
+    return re.sub(r"\W+", "_", text.strip())
+
+
 @dataclass(frozen=True)
 class Attribute:
     """One attribute.
@@ -37,9 +48,11 @@ class Attribute:
         values: the names of a categorical attribute's values, in label order; empty for the other kinds.
         detail_of: the attributes whose edit sets this one free (the colour of the beard is a detail of `beard`).
         applies_if: binary attributes and the value each must have for this one to be defined at all.
+        ordered: whether `values` are in ascending order, which makes a categorical attribute an ordinal one.
+        group: of a binary attribute that is one of several that an image may have; its name is GROUP_MEMBER.
 
     Raises:
-        ValueError: the name is no identifier, the kind is unknown, or `values` do not fit the kind.
+        ValueError: the name is no identifier, the kind is unknown, or `values`, `ordered` or `group` do not fit.
     """
 
     name: str
@@ -47,6 +60,8 @@ class Attribute:
     values: tuple[str, ...] = ()
     detail_of: tuple[str, ...] = ()
     applies_if: Mapping[str, bool] = field(default_factory=dict)
+    ordered: bool = False
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -63,10 +78,33 @@ class Attribute:
             )
         if len(set(self.values)) != len(self.values):
             raise ValueError(f"`values` of attribute {self.name!r} must be distinct, got {list(self.values)}")
+        if self.ordered and self.kind != "categorical":
+            raise ValueError(
+                f"`ordered` is for categorical attributes, got it for the {self.kind} {self.name!r}; leave it out"
+            )
+        if self.group is not None:
+            self._check_group(self.group)
+
+    def _check_group(self, group: str) -> None:
+        if self.kind != "binary":
+            raise ValueError(
+                f"`group` is for binary attributes, one per member, got it for the {self.kind} {self.name!r}; leave it "
+                "out, or give each member a binary attribute"
+            )
+        if not group.isidentifier() or not self.name.startswith(f"{group}_") or not self.member:
+            raise ValueError(
+                f"`group` of {self.name!r} must be an identifier that its name continues, as in accessory_hat of the "
+                f"group accessory, got {group!r}; rename one of them"
+            )
+
+    @property
+    def member(self) -> str:
+        """What the attribute is called within its group: `hat` for accessory_hat; its name if it has no group."""
+        return self.name if self.group is None else self.name[len(self.group) + 1 :]
 
     @property
     def outputs(self) -> int:
-        """How many numbers a classifier's head gives: a logit; one logit per value; or mean and log-variance."""
+        """How many numbers say what is believed of it: a logit; one logit per value; or mean and log-variance."""
         return {"binary": 1, "categorical": len(self.values), "continuous": 2}[self.kind]
 
     def value_index(self, value: str) -> int:
@@ -81,7 +119,8 @@ class Schema:
     """An ordered set of attributes; column j of every label matrix belongs to `attributes[j]`.
 
     Raises:
-        ValueError: two attributes share a name, or a detail refers to an attribute that is not there.
+        ValueError: two attributes share a name, a group has the name of an attribute, or a detail refers to an
+            attribute that is not there.
     """
 
     attributes: tuple[Attribute, ...]
@@ -90,6 +129,11 @@ class Schema:
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"attribute names must be distinct, got {list(self.names)}")
         for attribute in self.attributes:
+            if attribute.group in self.names:
+                raise ValueError(
+                    f"`group` of {attribute.name!r} must not be the name of an attribute, got {attribute.group!r}; "
+                    "rename one of them"
+                )
             for parent in (*attribute.detail_of, *attribute.applies_if):
                 if parent not in self.names:
                     raise unknown_name(f"attribute (named by {attribute.name!r})", parent, self.names, "the schema")
@@ -119,6 +163,19 @@ class Schema:
     def of_kind(self, *kinds: Kind) -> tuple[Attribute, ...]:
         return tuple(a for a in self.attributes if a.kind in kinds)
 
+    @property
+    def groups(self) -> dict[str, tuple[Attribute, ...]]:
+        """The members of each group, in the schema's order."""
+        names = dict.fromkeys(a.group for a in self if a.group is not None)
+        return {name: tuple(a for a in self if a.group == name) for name in names}
+
+    def member(self, group: str, member: str) -> int:
+        """The label column of a group's member. Raises ValueError with the nearest names."""
+        members = {a.member: a.name for a in self.groups.get(group, ())}
+        if member_name(member) not in members:
+            raise unknown_name(f"member of {group!r}", member, members, "the group")
+        return self.index(members[member_name(member)])
+
     def freed_by(self, edited: Iterable[str]) -> tuple[str, ...]:
         """The edited attributes and every detail of theirs: what an edit cannot be asked to keep."""
         edited = set(edited)
@@ -127,10 +184,13 @@ class Schema:
         return tuple(a.name for a in self.attributes if a.name in edited or edited & {*a.detail_of, *a.applies_if})
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """JSON primitives; `from_dict` is the inverse."""
+        """JSON primitives; `from_dict` is the inverse. What is neither ordered nor in a group does not say so."""
         plain = [asdict(a) for a in self.attributes]
         for entry in plain:
             entry.update({k: list(entry[k]) for k in ("values", "detail_of")}, applies_if=dict(entry["applies_if"]))
+            for name, unset in (("ordered", False), ("group", None)):
+                if entry[name] is unset:
+                    del entry[name]
         return plain
 
     @classmethod

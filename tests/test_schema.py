@@ -1,6 +1,7 @@
 """The vocabulary: names, kinds and details, and errors that know the nearest name."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,45 @@ def test_names_are_distinct() -> None:
 def test_details_belong_to_attributes_that_exist(detail: dict) -> None:
     with pytest.raises(ValueError, match=r"unknown attribute \(named by 'hair'\) 'hut'; did you mean 'hat'"):
         Schema((Attribute("hat"), Attribute("hair", "categorical", ("blond", "red"), **detail)))
+
+
+ORDINAL = Attribute("age", "categorical", ("child", "adult", "old"), ordered=True)
+GROUP = (Attribute("accessory_hat", group="accessory"), Attribute("accessory_sun_glasses", group="accessory"))
+
+
+def test_what_is_neither_ordered_nor_in_a_group_is_written_as_ever() -> None:
+    """Manifests, checkpoints and their fingerprints are made of this text."""
+    plain = {"name": "hat", "kind": "binary", "values": [], "detail_of": [], "applies_if": {}}
+    assert json.dumps(Schema((Attribute("hat"),)).to_dict()) == json.dumps([plain])
+    refined = Schema((ORDINAL, *GROUP))
+    assert [set(entry) - set(plain) for entry in refined.to_dict()] == [{"ordered"}, {"group"}, {"group"}]
+    assert Schema.from_dict(json.loads(json.dumps(refined.to_dict()))) == refined
+    assert Schema.from_dict([{**plain, "ordered": False, "group": None}]).to_dict() == [plain]
+
+
+def test_members_are_named_within_their_group() -> None:
+    schema = Schema((*GROUP, ORDINAL))
+    assert schema.groups == {"accessory": GROUP} and [a.member for a in schema] == ["hat", "sun_glasses", "age"]
+    assert schema.member("accessory", "sun glasses") == 1
+    with pytest.raises(ValueError, match="unknown member of 'accessory' 'hst'; did you mean 'hat'"):
+        schema.member("accessory", "hst")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "a", "ordered": True}, "`ordered` is for categorical attributes, got it for the binary 'a'"),
+        ({"name": "g_a", "kind": "continuous", "group": "g"}, "`group` is for binary attributes, one per member"),
+        ({"name": "a", "group": "g"}, "`group` of 'a' must be an identifier that its name continues"),
+        ({"name": "g_", "group": "g"}, "`group` of 'g_' must be an identifier that its name continues"),
+        ({"name": "g_a", "group": ""}, "`group` of 'g_a' must be an identifier"),
+    ],
+)
+def test_orders_and_groups_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Attribute(**fields)
+
+
+def test_a_group_is_not_called_like_an_attribute() -> None:
+    with pytest.raises(ValueError, match="`group` of 'accessory_hat' must not be the name of an attribute"):
+        Schema((*GROUP, Attribute("accessory")))

@@ -1,10 +1,11 @@
 """Worlds in which everything is known: mixtures of Gaussians whose attributes have exact noisy posteriors.
 
 Latents are p(z_0) = sum_k pi_k N(mu_k, S_k), so that z_0 | z_t, k ~ N(m_k, V_k) with probability r_k of component k
-(`lcg.diffusion.MixtureDenoiser`). Three kinds of attributes, independent given z_0, keep that closed:
+(`lcg.diffusion.MixtureDenoiser`). Four kinds of attributes, independent given z_0, keep that closed:
 
     Membership  the label of z_0's component          P(y = c | z_t) = sum_{k: c_k = c} r_k
     Probit      P(y = 1 | z_0) = Phi(a.z_0 + b)       P(y = 1 | z_t) = sum_k r_k Phi((a.m_k + b) / sqrt(1 + a'V_k a))
+    Ordinal     y = the interval of a.z_0 + xi        P(y <= k | z_t) = sum_k r_k Phi((c_k - a.m_k) / sqrt(1 + a'V_k a))
     Linear      y ~ N(a.z_0 + b, s^2)                 mean and variance of a mixture; exact for a single Gaussian
 
 Given z_t they are *not* independent: several probits have a multivariate normal orthant probability given the component
@@ -32,6 +33,7 @@ from lcg.diffusion.gaussian import MixtureDenoiser
 from lcg.diffusion.schedule import Schedule
 from lcg.guidance.formula import Formula
 from lcg.guidance.logic import parse
+from lcg.guidance.probability import log_between
 from lcg.guidance.terms import Term
 from lcg.nets.heads import HeadOutputs, JointOutputs
 from lcg.schema import Attribute, Schema
@@ -89,7 +91,25 @@ class Linear:
     std: float = 1.0
 
 
-Known = Probit | Membership | Linear
+@dataclass(frozen=True)
+class Ordinal:
+    """An ordinal attribute: between which cut points direction . z_0 + xi lies, xi ~ N(0, 1).
+
+    Args:
+        name: of the attribute.
+        direction: a (D,); its length is the steepness.
+        cuts: c_1 < ... < c_{C-1}.
+        values: C names, in ascending order.
+    """
+
+    name: str
+    direction: tuple[float, ...]
+    cuts: tuple[float, ...]
+    values: tuple[str, ...]
+    offset = 0.0
+
+
+Known = Probit | Membership | Ordinal | Linear
 """An attribute of a world."""
 
 
@@ -152,6 +172,8 @@ class World:
                     head = CERTAIN * one_hot(labels, len(a.values)).double()
                 else:
                     head = CERTAIN * (2 * labels.double() - 1)
+            elif isinstance(a, Ordinal):
+                head = _log_intervals(a, *_projected(a, means, covariances))
             else:
                 mean, variance = _projected(a, means, covariances)
                 head = _logit(mean, variance) if isinstance(a, Probit) else _normal(mean, variance + a.std**2)
@@ -243,14 +265,14 @@ class World:
         Deliberately independent of `lcg.guidance.probability`, which is checked against it.
 
         Raises:
-            ValueError: the formula is weighted, or speaks of a continuous attribute.
+            ValueError: the formula is weighted, or speaks of a continuous or ordinal attribute.
         """
         formula = self.parse(formula)
         if formula.is_weighted:
             raise ValueError(f"`formula` must have no weights, got {str(formula)!r}; give `weight` to what you call")
         sizes = []
         for name in formula.attributes:
-            if isinstance(self.attributes[name], Linear):
+            if isinstance(self.attributes[name], Linear | Ordinal):
                 raise ValueError(f"`formula` must be of binary and categorical attributes, got {name!r}; use a Probit")
             sizes.append(max(2, len(self.schema[name].values)))
         rows = torch.zeros(math.prod(sizes), len(self.schema))
@@ -282,6 +304,8 @@ class World:
             log_p = torch.stack([log_r[:, ks].logsumexp(1) for ks in chosen], dim=1)
             return log_p if attribute.values else log_p[:, 1] - log_p[:, 0]
         mean, variance = _projected(attribute, means, cov)
+        if isinstance(attribute, Ordinal):
+            return (log_r[..., None] + _log_intervals(attribute, mean, variance)).logsumexp(1)
         if isinstance(attribute, Probit):
             u = mean / (1 + variance).sqrt()
             return (log_r + torch.special.log_ndtr(u)).logsumexp(1) - (log_r + torch.special.log_ndtr(-u)).logsumexp(1)
@@ -406,6 +430,13 @@ def _check(attribute: Known, components: int, dim: int) -> None:
             )
     elif len(attribute.direction) != dim:
         raise ValueError(f"`direction` of {attribute.name!r} must have {dim} numbers, got {len(attribute.direction)}")
+    if isinstance(attribute, Ordinal) and (
+        list(attribute.cuts) != sorted(set(attribute.cuts)) or len(attribute.values) != len(attribute.cuts) + 1
+    ):
+        raise ValueError(
+            f"`cuts` of {attribute.name!r} must ascend, one fewer than its {len(attribute.values)} values, got "
+            f"{attribute.cuts}"
+        )
     if isinstance(attribute, Linear) and not attribute.std > 0:
         raise ValueError(f"`std` of {attribute.name!r} must be > 0, got {attribute.std}")
 
@@ -413,15 +444,25 @@ def _check(attribute: Known, components: int, dim: int) -> None:
 def _described(attribute: Known) -> Attribute:
     if isinstance(attribute, Linear):
         return Attribute(attribute.name, "continuous")
+    if isinstance(attribute, Ordinal):
+        return Attribute(attribute.name, "categorical", attribute.values, ordered=True)
     if isinstance(attribute, Membership) and attribute.values:
         return Attribute(attribute.name, "categorical", attribute.values)
     return Attribute(attribute.name)
 
 
-def _projected(attribute: Probit | Linear, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
+def _projected(attribute: Probit | Ordinal | Linear, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, K) of direction . z_0 + offset."""
     a = means.new_tensor(attribute.direction)
     return means @ a + attribute.offset, (covariances @ a) @ a
+
+
+def _log_intervals(attribute: Ordinal, mean: Tensor, variance: Tensor) -> Tensor:
+    """log P(u + xi in each interval) (..., C), u ~ N(mean, variance)."""
+    mean, log_variance = torch.broadcast_tensors(mean, (1 + variance).log())
+    bounds = itertools.pairwise((None, *attribute.cuts, None))
+    log_p = [log_between(mean.flatten(), log_variance.flatten(), lower, upper) for lower, upper in bounds]
+    return torch.stack(log_p, dim=-1).unflatten(0, mean.shape)
 
 
 def _logit(mean: Tensor, variance: Tensor) -> Tensor:

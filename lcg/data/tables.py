@@ -6,7 +6,9 @@
 
 An empty cell is a label that is not known. Binary cells are 0 or 1 (also false/true, and -1/1 as in CelebA),
 categorical cells are the names of values, continuous cells are numbers. Without a schema the cells decide on the kinds:
-binary before continuous before categorical. Every mistake is named by its line, or by the row of a Parquet file.
+binary before continuous before categorical. Which values ascend they cannot tell: an ordinal attribute needs a schema.
+A column with cells that list several values, `hat;glasses`, is a group of binary attributes (`lcg.data.multilabel`).
+Every mistake is named by its line, or by the row of a Parquet file.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcg.data import multilabel
 from lcg.schema import Attribute, Schema
 
 if TYPE_CHECKING:
@@ -171,7 +174,7 @@ class ParquetTable(Table):
         chosen, row = [name for name in self.names if columns is None or name in columns], 0
         with self._readable():
             for batch in self._open().iter_batches(batch_size=ROWS_AT_ONCE, columns=chosen):
-                cells = {name: [_spelled(value) for value in batch.column(name).to_pylist()] for name in chosen}
+                cells = {name: [spelled(value) for value in batch.column(name).to_pylist()] for name in chosen}
                 yield Block(range(row, row + batch.num_rows), cells)
                 row += batch.num_rows
 
@@ -196,10 +199,12 @@ class ParquetTable(Table):
             raise ValueError(f"{self.path} is no Parquet file that can be read: {error}; save it again") from error
 
 
-def _spelled(value: object) -> str:
+def spelled(value: object) -> str:
     """A value of a typed table as a CSV file would have it; pandas turns whole numbers with gaps into floats."""
     if value is None:
         return ""
+    if isinstance(value, list) and (cell := multilabel.spelled_list(value)) is not None:
+        return cell
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
@@ -210,7 +215,7 @@ def scan(table: Table, schema: Schema | None, ignore: Collection[str]) -> tuple[
 
     Args:
         table: the table.
-        schema: the attributes to read, each a column; inferred from all columns when None.
+        schema: the attributes to read, each a column, or a column for each group; inferred from all columns when None.
         ignore: columns that are no attributes.
 
     Raises:
@@ -220,7 +225,7 @@ def scan(table: Table, schema: Schema | None, ignore: Collection[str]) -> tuple[
     count = 0
     if schema is not None:
         check_columns(table, schema)
-        for block in table.blocks(schema.names):
+        for block in table.blocks(columns_of(schema, table)):
             labels_of(block, schema, table)
             count += len(block)
         return schema, count
@@ -232,7 +237,7 @@ def scan(table: Table, schema: Schema | None, ignore: Collection[str]) -> tuple[
     if not columns:
         beside = " beside " + ", ".join(f"`{name}`" for name in table.names) if table.names else ""
         raise ValueError(f"{table.path}: expected a column per attribute{beside}, got none")
-    return Schema(tuple(column.attribute(name, table) for name, column in columns.items())), count
+    return Schema(tuple(a for name, column in columns.items() for a in column.attributes(name, table))), count
 
 
 class _Column:
@@ -240,34 +245,60 @@ class _Column:
 
     def __init__(self) -> None:
         self.binary = self.number = True
+        self.several = False
         self.values: set[str] = set()
+        self.members: set[str] = set()
 
     def see(self, cells: set[str]) -> None:
         known = {cell for cell in cells if cell.lower() not in MISSING}
         self.binary = self.binary and all(cell.lower() in BINARY for cell in known)
         self.number = self.number and all(_number(cell) is not None for cell in known)
+        self.several = self.several or any(map(multilabel.is_list, known))
         if len(self.values) <= MAX_VALUES:
             self.values |= known
+        if len(self.members) <= MAX_VALUES:
+            self.members.update(*map(multilabel.members, known))
 
-    def attribute(self, name: str, table: Table) -> Attribute:
+    def attributes(self, name: str, table: Table) -> tuple[Attribute, ...]:
+        if self.several:
+            return self._group(name, table)
         if self.binary:
-            return Attribute(name)
+            return (Attribute(name),)
         if self.number:
-            return Attribute(name, "continuous")
+            return (Attribute(name, "continuous"),)
         if 2 <= len(self.values) <= MAX_VALUES:
-            return Attribute(name, "categorical", tuple(sorted(self.values)))
+            return (Attribute(name, "categorical", tuple(sorted(self.values))),)
         count = len(self.values) if len(self.values) <= MAX_VALUES else f"more than {MAX_VALUES}"
         raise ValueError(
             f"{table.path}: column {name!r} has {count} different texts, a categorical attribute has 2 to "
             f"{MAX_VALUES}; remove the column, or give a `schema` without it"
         )
 
+    def _group(self, name: str, table: Table) -> tuple[Attribute, ...]:
+        if 1 <= len(self.members) <= MAX_VALUES:
+            return tuple(Attribute(f"{name}_{member}", group=name) for member in sorted(self.members))
+        count = len(self.members) if len(self.members) <= MAX_VALUES else f"more than {MAX_VALUES}"
+        raise ValueError(
+            f"{table.path}: the lists in column {name!r} have {count} different members, a group has 1 to "
+            f"{MAX_VALUES}; remove the column, or give a `schema` without it"
+        )
+
 
 def check_columns(table: Table, schema: Schema) -> None:
-    """Raises ValueError when an attribute has no column."""
-    for name in schema.names:
-        if name not in table.names:
-            raise ValueError(f"{table.path} has no column {name!r}; it has: {', '.join(table.names)}")
+    """Raises ValueError when an attribute has no column, nor its group."""
+    for attribute in schema:
+        if attribute.name not in table.names and (attribute.group is None or attribute.group not in table.names):
+            either = f" or {attribute.group!r}" if attribute.group is not None else ""
+            raise ValueError(f"{table.path} has no column {attribute.name!r}{either}; it has: {', '.join(table.names)}")
+
+
+def columns_of(schema: Schema, table: Table) -> tuple[str, ...]:
+    """The columns that `labels_of` reads: of a member of a group its own if there is one, else that of the group."""
+    return tuple(dict.fromkeys(_column_of(attribute, table.names) for attribute in schema))
+
+
+def _column_of(attribute: Attribute, names: Collection[str]) -> str:
+    return attribute.name if attribute.group is None or attribute.name in names else attribute.group
 
 
 def labels_of(block: Block, schema: Schema, table: Table) -> np.ndarray:
@@ -277,31 +308,38 @@ def labels_of(block: Block, schema: Schema, table: Table) -> np.ndarray:
         ValueError: a cell is no label of its attribute; the message names the line.
     """
     labels = np.empty((len(block), len(schema)), np.float32)
+    members = {group: frozenset(a.member for a in among) for group, among in schema.groups.items()}
     for j, attribute in enumerate(schema):
-        cells = block.columns[attribute.name]
-        spelled = {cell: _label(cell, attribute) for cell in set(cells)}
-        if None in spelled.values():
-            _refuse(next(i for i, cell in enumerate(cells) if spelled[cell] is None), block, attribute, table)
-        labels[:, j] = [spelled[cell] for cell in cells]
+        name = _column_of(attribute, block.columns)
+        cells, among = block.columns[name], None if name == attribute.name else members[name]
+        found = {cell: _label(cell, attribute, among) for cell in set(cells)}
+        if None in found.values():
+            row = next(i for i, cell in enumerate(cells) if found[cell] is None)
+            raise ValueError(
+                f"{table.where(block.lines[row])}: {name!r} must be {_expected(attribute, among)}, or empty when it is "
+                f"not known; got {cells[row]!r}"
+            )
+        labels[:, j] = [found[cell] for cell in cells]
     return labels
 
 
-def _refuse(row: int, block: Block, attribute: Attribute, table: Table) -> None:
-    expected = {
+def _expected(attribute: Attribute, among: frozenset[str] | None) -> str:
+    if among is not None:
+        return f"`none` or some of {', '.join(sorted(among))}, with `{multilabel.SEPARATOR}` between them"
+    return {
         "binary": "0 or 1",
         "categorical": f"one of {', '.join(attribute.values)}",
         "continuous": "a finite number",
     }[attribute.kind]
-    raise ValueError(
-        f"{table.where(block.lines[row])}: {attribute.name!r} must be {expected}, or empty when it is not known; "
-        f"got {block.columns[attribute.name][row]!r}"
-    )
 
 
-def _label(cell: str, attribute: Attribute) -> float | None:
-    """The label that a cell spells; None when it spells none."""
+def _label(cell: str, attribute: Attribute, among: frozenset[str] | None) -> float | None:
+    """The label that a cell spells, which lists members of a group if `among` says which; None when it spells none."""
     if cell.lower() in MISSING:
         return math.nan
+    if among is not None:
+        listed = multilabel.members(cell)
+        return float(attribute.member in listed) if listed <= among else None
     if attribute.kind == "binary":
         return BINARY.get(cell.lower())
     if attribute.kind == "categorical":

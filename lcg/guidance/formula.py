@@ -3,7 +3,8 @@
     glasses & ~beard & (hair=blond | hair=red) & age>0.6 & smile^2.0
 
 Atoms speak of one attribute: a binary one holds (`glasses`), a categorical one is among some values (`hair=blond`,
-`hair in {blond, red}`), a continuous one is above or below a threshold (`age>0.6`). Atoms are combined with `~`, `&`
+`hair in {blond, red}`; of an ordinal one also `size>=large`), a continuous one is above or below a threshold
+(`age>0.6`). Atoms are combined with `~`, `&`
 and `|`, in text and in Python. A conjunct of the whole formula may carry a weight w >= 0, written `conjunct^w` in text
 and `conjunct ** w` in Python: guidance then climbs w * log P(conjunct), as in the paper's product of classifiers (Shi
 et al. 2023, arXiv:2304.12536); without weights it climbs log P(formula), which is exact (`lcg.guidance.probability`).
@@ -146,7 +147,7 @@ class Has(Atom):
 
 @dataclass(frozen=True)
 class OneOf(Atom):
-    """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`.
+    """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`, `size>=large`.
 
     Args:
         attribute: the attribute.
@@ -170,7 +171,12 @@ class OneOf(Atom):
 
     def __str__(self) -> str:
         words = [_word(self.attribute.values[i]) for i in self.indices]
-        return f"{self.name}={words[0]}" if len(words) == 1 else f"{self.name} in {{{', '.join(words)}}}"
+        if len(words) == 1:
+            return f"{self.name}={words[0]}"
+        first, last, top = self.indices[0], self.indices[-1], len(self.attribute.values) - 1
+        if self.attribute.ordered and last - first + 1 == len(words) and (first == 0) != (last == top):
+            return f"{self.name}<={words[-1]}" if first == 0 else f"{self.name}>={words[0]}"
+        return f"{self.name} in {{{', '.join(words)}}}"
 
     def contains(self, y: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
         return torch.isin(y, torch.tensor(self.indices, dtype=y.dtype, device=y.device))

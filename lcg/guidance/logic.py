@@ -7,7 +7,11 @@
     atom     := NAME                                    binary:      glasses
               | NAME '=' VALUE                          categorical: hair=blond
               | NAME 'in' '{' VALUE (',' VALUE)* '}'    categorical: hair in {blond, red}
+              | NAME ('>=' | '>' | '<=' | '<') VALUE    ordinal:     size>=large
               | NAME ('>' | '<') NUMBER                 continuous:  age>0.6, in the attribute's own unit
+              | GROUP '=' MEMBER                        a group:     accessory=hat, the same as accessory_hat
+              | GROUP 'in' '{' MEMBER (',' MEMBER)* '}'              accessory in {hat, scarf}, at least one of them
+              | GROUP '=' '{' [MEMBER (',' MEMBER)*] '}'             accessory={hat}, these and no others of the group
     VALUE    := WORD | NUMBER | "any text"              quoted as in JSON
 
 Names and words are Python's identifiers, in any script; words may begin with a digit. The parser is recursive descent,
@@ -19,22 +23,25 @@ Edits are single literals with a sign, `+glasses`, `-hat`, `hair=blond` (`parse_
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from lcg.guidance.formula import And, Atom, Beyond, Formula, Has, Near, Not, OneOf, Or, Weighted
-from lcg.schema import Attribute, Schema
+from lcg.schema import Attribute, Schema, unknown_name
 
 __all__ = ["And", "Atom", "Formula", "FormulaError", "Not", "Or", "Weighted", "parse", "parse_edit"]
 
+Spelled = TypeVar("Spelled")
+COMPARISONS = ("<", "<=", ">", ">=")
 MAX_DEPTH = 32  # of nested parentheses and negations; deeper text is a mistake, and would end in a RecursionError
 
 TOKEN = re.compile(
     r"""(?P<space>\s+)
       | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
       | (?P<text>"(?:[^"\\\n]|\\.)*")
-      | (?P<foreign>&&|\|\||==|!=|<>|>=|=>|<=|=<|!|\*\*|\*|:)
-      | (?P<symbol>[&|~^(){},=<>])""",
+      | (?P<foreign>&&|\|\||==|!=|<>|=>|=<|!|\*\*|\*|:)
+      | (?P<symbol>>=|<=|[&|~^(){},=<>])""",
     re.VERBOSE,
 )
 
@@ -189,8 +196,10 @@ class _Parser:
         return formula
 
     def literal(self, signed: bool) -> Formula:
-        negated = None if signed else self.take("~")
+        negated, first = None if signed else self.take("~"), self.token
         atom = self.atom()
+        if not isinstance(atom, Atom):
+            self.fail(f"an edit is one literal such as +{atom.attributes[0]}, got {atom}", first.column)
         if self.token.kind != "end":
             self.fail(f"expected the end of the edit, which is one literal such as +glasses or -hat, got {self.token}")
         return Not(atom) if negated else atom
@@ -253,18 +262,21 @@ class _Parser:
                     token.column,
                 )
 
-    def atom(self) -> Atom:
+    def atom(self) -> Formula:
         name = self.token
         if name.kind == "number":
             self.fail(f"expected an attribute, `~` or `(`, got {name}; a number stands on the right, such as age>0.5")
         if name.kind != "word":
             self.fail(f"expected an attribute, `~` or `(`, got {name}")
-        try:
-            column = self.schema.index(name.text)
-        except ValueError as error:
-            advice = ADVICE.get(name.text.lower()) or self.value_elsewhere(name.text)
-            self.fail(f"{error}; {advice}" if advice else str(error), name.column)
         self.position += 1
+        if name.text in self.schema.groups:
+            return self.group(name)
+        if name.text not in self.schema:
+            names = *self.schema.names, *self.schema.groups
+            problem = str(unknown_name("attribute", name.text, names, "the schema"))
+            advice = ADVICE.get(name.text.lower()) or self.value_elsewhere(name.text)
+            self.fail(f"{problem}; {advice}" if advice else problem, name.column)
+        column = self.schema.index(name.text)
         attribute = self.schema.attributes[column]
         if attribute.kind == "binary":
             return self.binary(attribute, column)
@@ -273,6 +285,7 @@ class _Parser:
     def value_elsewhere(self, word: str) -> str | None:
         """What to write for a value without its attribute, as in hair=red | blond."""
         owners = [a.name for a in self.schema if word in a.values]
+        owners += [group for group, members in self.schema.groups.items() if word in [a.member for a in members]]
         return f"{word!r} is a value: write {' or '.join(f'{owner}={word}' for owner in owners)}" if owners else None
 
     def binary(self, attribute: Attribute, column: int) -> Atom:
@@ -281,20 +294,73 @@ class _Parser:
             self.fail(f"{n!r} is binary: write {n} or ~{n}, without {self.token}", self.token.column)
         return Has(attribute, column)
 
+    def group(self, name: Token) -> Formula:
+        group = name.text
+        has = {a.member: Has(a, self.schema.index(a.name)) for a in self.schema.groups[group]}
+
+        def member() -> str:
+            what = f"a member of {group!r} ({', '.join(has)})"
+            return self.spelled(what, lambda text: self.schema.attributes[self.schema.member(group, text)].member)
+
+        if self.take("="):
+            if not self.take("{"):
+                return has[member()]
+            wanted = set() if self.take("}") else self.listed(member)
+            parts: list[Formula] = [atom if key in wanted else Not(atom) for key, atom in has.items()]
+            return And(tuple(parts)) if len(parts) > 1 else parts[0]
+        if self.take("in"):
+            self.expect("{")
+            chosen = self.listed(member)
+            return Or(tuple(has[key] for key in has if key in chosen)) if len(chosen) > 1 else has[chosen.pop()]
+        expected = (
+            f"{group!r} is a group: expected {group}=MEMBER, {group} in {{MEMBER, ...}} or {group}={{MEMBER, ...}}"
+        )
+        problem = f"{expected} with a member of {', '.join(has)}; got {self.token}"
+        self.fail(problem, name.column if self.token.kind == "end" else self.token.column)
+
     def categorical(self, attribute: Attribute, column: int, name: Token) -> Atom:
         if self.take("="):
             return OneOf(attribute, column, (self.value(attribute),))
         if self.take("in"):
             self.expect("{")
-            indices = {self.value(attribute)}
-            while self.take(","):
-                indices.add(self.value(attribute))
-            if not self.take("}"):
-                self.fail(f"expected `,` or `}}`, got {self.token}")
-            return OneOf(attribute, column, tuple(sorted(indices)))
+            return OneOf(attribute, column, tuple(self.listed(lambda: self.value(attribute))))
         n, values = attribute.name, ", ".join(attribute.values)
-        expected = f"{n!r} is categorical: expected {n}=VALUE or {n} in {{VALUE, ...}} with a value of {values}"
+        if self.token.text in (*COMPARISONS, "=>", "=<"):
+            if attribute.ordered:
+                return self.ordinal(attribute, column)
+            self.fail(
+                f"the values of {n!r} have no order: write {n}=VALUE or {n} in {{VALUE, ...}} with a value of "
+                f"{values}; if they ascend, say `ordered: true` in the schema, and train the classifier anew",
+                self.token.column,
+            )
+        compared = f", {n}>=VALUE" if attribute.ordered else ""
+        expected = (
+            f"{n!r} is categorical: expected {n}=VALUE{compared} or {n} in {{VALUE, ...}} with a value of {values}"
+        )
         self.fail(f"{expected}; got {self.token}", name.column if self.token.kind == "end" else None)
+
+    def ordinal(self, attribute: Attribute, column: int) -> Atom:
+        relation = self.take(*COMPARISONS)
+        if relation is None:
+            wanted = self.token.text[::-1]
+            self.fail(f"expected one of {' '.join(COMPARISONS)}, got {self.token}; write `{wanted}`", self.token.column)
+        told, index, top = self.token, self.value(attribute), len(attribute.values)
+        first, end = {
+            "<": (0, index), "<=": (0, index + 1), ">": (index + 1, top), ">=": (index, top)
+        }[relation.text]  # fmt: skip
+        if first == end:
+            side = "below its least" if relation.text == "<" else "above its greatest"
+            self.fail(f"{attribute.name!r} is never {side} value, {attribute.values[index]!r}", told.column)
+        return OneOf(attribute, column, tuple(range(first, end)))
+
+    def listed(self, item: Callable[[], Spelled]) -> set[Spelled]:
+        """What stands up to the closing brace, at least one."""
+        found = {item()}
+        while self.take(","):
+            found.add(item())
+        if not self.take("}"):
+            self.fail(f"expected `,` or `}}`, got {self.token}")
+        return found
 
     def continuous(self, attribute: Attribute, column: int, name: Token) -> Atom:
         if self.targets and self.take("="):
@@ -308,11 +374,15 @@ class _Parser:
         return Beyond(attribute, column, threshold, relation.text == ">")
 
     def value(self, attribute: Attribute) -> int:
+        return self.spelled(f"a value of {attribute.name!r} ({', '.join(attribute.values)})", attribute.value_index)
+
+    def spelled(self, what: str, read: Callable[[str], Spelled]) -> Spelled:
+        """What `read` makes of the next token, a word, a number or a quoted text."""
         token = self.token
         if token.kind not in ("word", "number", "text"):
-            self.fail(f"expected a value of {attribute.name!r} ({', '.join(attribute.values)}), got {token}")
+            self.fail(f"expected {what}, got {token}")
         try:
-            index = attribute.value_index(json.loads(token.text) if token.kind == "text" else token.text)
+            found = read(json.loads(token.text) if token.kind == "text" else token.text)
         except json.JSONDecodeError as error:
             self.fail(
                 'a quoted value is written as in JSON, \\" for a quote and \\\\ for a backslash; cannot read the rest',
@@ -321,7 +391,7 @@ class _Parser:
         except ValueError as error:
             self.fail(str(error), token.column)
         self.position += 1
-        return index
+        return found
 
     def number(self, what: str) -> tuple[float, int]:
         token = self.token

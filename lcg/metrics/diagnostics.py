@@ -183,7 +183,7 @@ class _Read:
 
     @classmethod
     def of(cls, observed: Observed, log_temperature: Tensor) -> "_Read":
-        alone = Observed(observed.schema, independent(observed.outputs), observed.t, observed.labels).double()
+        alone = replace(observed, outputs=independent(observed.outputs)).double()
         heads = independent(alone.tempered(log_temperature))
         label = {a.name: alone.labels[:, j] for j, a in enumerate(observed.schema)}
         log_p = {a.name: log_likelihood(a, heads[a.name], label[a.name]) for a in observed.schema}

@@ -15,7 +15,7 @@ T = 1, the likelihood of the data that T is fitted on never falls.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,7 @@ from lcg.nets.heads import (
     of_each_tensor,
     tempered,
 )
+from lcg.nets.label_noise import LabelNoise
 from lcg.schema import Attribute, Schema
 
 STIFFNESS = 0.002
@@ -53,12 +54,14 @@ class Observed:
         outputs: raw outputs of M rows.
         t: (M,) times in [0, 1].
         labels: (M, A), NaN where missing.
+        noise: what makes labels wrong; then they are compared with what is to be expected of wrong ones.
     """
 
     schema: Schema
     outputs: Outputs
     t: Tensor
     labels: Tensor
+    noise: LabelNoise | None = None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -66,11 +69,12 @@ class Observed:
     def __getitem__(self, rows: slice | Tensor) -> "Observed":
         """Some of the rows."""
         outputs = of_each_tensor(self.outputs, lambda x: x[rows])
-        return Observed(self.schema, outputs, self.t[rows], self.labels[rows])
+        return replace(self, outputs=outputs, t=self.t[rows], labels=self.labels[rows])
 
     def double(self) -> "Observed":
         """The same in float64."""
-        return Observed(self.schema, of_each_tensor(self.outputs, Tensor.double), self.t.double(), self.labels.double())
+        outputs = of_each_tensor(self.outputs, Tensor.double)
+        return replace(self, outputs=outputs, t=self.t.double(), labels=self.labels.double())
 
     def chunks(self, size: int = ROWS_AT_ONCE) -> Iterator["Observed"]:
         """The rows, some at a time."""
@@ -82,8 +86,16 @@ class Observed:
         return self[~self.labels[:, self.schema.index(attribute.name)].isnan()]
 
     def tempered(self, log_temperature: Float[Tensor, " levels"]) -> Outputs:
-        """What the classifier gives when its temperature is set to these levels."""
-        return tempered(self.schema, self.outputs, between_levels(log_temperature, self.t))
+        """What the classifier gives for observed labels when its temperature is set to these levels."""
+        return self._seen(tempered(self.schema, self.outputs, between_levels(log_temperature, self.t)))
+
+    @property
+    def untempered(self) -> Outputs:
+        """What the classifier gives for observed labels without a temperature."""
+        return self._seen(self.outputs)
+
+    def _seen(self, outputs: Outputs) -> Outputs:
+        return outputs if self.noise is None else self.noise(outputs)
 
 
 def fit_log_temperature(observed: Observed, levels: int = LEVELS) -> Float[Tensor, " levels"]:
@@ -178,7 +190,7 @@ def compare_readings(observed: Observed, log_temperature: Float[Tensor, " levels
         band = band_of(piece.t, bands)
         count.index_add_(0, band, (~piece.labels.isnan()).sum(1).double())
         nll = []
-        for outputs in (piece.outputs, piece.tempered(log_temperature)):
+        for outputs in (piece.untempered, piece.tempered(log_temperature)):
             for reading in (outputs, independent(outputs)):
                 nll.append(-joint_log_likelihood(piece.schema, reading, piece.labels))
         sums.index_add_(1, band, torch.stack(nll))

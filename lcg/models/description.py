@@ -48,6 +48,8 @@ FIELDS = {
     "checksum": str,
 }
 ATTRIBUTE = {"name": str, "kind": str, "values": list, "detail_of": list, "applies_if": dict}
+REFINED = {"ordered": bool, "group": str}
+"""What an attribute says only where it is ordinal, or of a group."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,9 @@ def _schema(entries: list[Any]) -> Schema:
     for entry in entries:
         if not isinstance(entry, dict):
             raise ValueError(f"each attribute of `schema` must be an object, got {type(entry).__name__}")
-        _check(entry, ATTRIBUTE, "each attribute of `schema`")
+        _check(
+            entry, ATTRIBUTE | {name: REFINED[name] for name in REFINED if name in entry}, "each attribute of `schema`"
+        )
         if not all(isinstance(name, str) for name in (*entry["values"], *entry["detail_of"])):
             raise ValueError("`values` and `detail_of` of an attribute must be lists of names")
         if not all(isinstance(value, bool) for value in entry["applies_if"].values()):

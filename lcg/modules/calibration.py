@@ -29,6 +29,7 @@ from lcg.modules.bands import BANDS, noised
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import make_schedule
 from lcg.nets.heads import JointOutputs, Outputs, in_float
+from lcg.nets.label_noise import LabelNoise
 
 LOG_TEMPERATURE = "classifier.log_temperature"
 """The name that a checkpoint has for the temperature."""
@@ -41,7 +42,11 @@ NUMBERS_TO_SHOW = 40_000_000
 
 
 def observe(
-    network: TimeConditionedClassifier, schedule: Schedule, data: LatentDataModule, numbers: int = NUMBERS_TO_SHOW
+    network: TimeConditionedClassifier,
+    schedule: Schedule,
+    data: LatentDataModule,
+    numbers: int = NUMBERS_TO_SHOW,
+    noise: LabelNoise | None = None,
 ) -> Observed:
     """What a classifier, its temperature aside, says of the validation latents, each noised to every band of t.
 
@@ -50,6 +55,7 @@ def observe(
         schedule: of the noise.
         data: set up, with validation samples.
         numbers: how many outputs there may be; if all latents give more, evenly spread ones are taken.
+        noise: of the labels.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     network.log_temperature.zero_()
@@ -65,7 +71,7 @@ def observe(
                 outputs.append(in_float(network(z_t, t)))
             times.append(t)
             labels.append(batch["labels"])
-    return Observed(network.schema, _joined(outputs), torch.cat(times).cpu(), torch.cat(labels).cpu())
+    return Observed(network.schema, _joined(outputs), torch.cat(times).cpu(), torch.cat(labels).cpu(), noise)
 
 
 def _joined(outputs: list[Outputs]) -> Outputs:
@@ -80,12 +86,13 @@ def _joined(outputs: list[Outputs]) -> Outputs:
     return heads(part for part in outputs if not isinstance(part, JointOutputs))
 
 
-def calibrate_checkpoint(path: Path, data: LatentDataModule) -> dict[str, Any]:
+def calibrate_checkpoint(path: Path, data: LatentDataModule, noise: LabelNoise | None = None) -> dict[str, Any]:
     """Fits the temperature of a classifier's checkpoint and stores it there, with a record.
 
     Args:
         path: the checkpoint; it is replaced in one step.
         data: set up, with validation samples.
+        noise: of the labels.
 
     Returns:
         The record, JSON primitives: `dependence`, how formulas are best read, `joint` or `independent`; by noise band
@@ -93,7 +100,7 @@ def calibrate_checkpoint(path: Path, data: LatentDataModule) -> dict[str, Any]:
         `after` temperature; and the `temperature` at its levels.
     """
     loaded = load_network(path, "classifier")
-    observed = observe(loaded.network, make_schedule(loaded.config["schedule"]), data, NUMBERS_TO_FIT)
+    observed = observe(loaded.network, make_schedule(loaded.config["schedule"]), data, NUMBERS_TO_FIT, noise)
     log_temperature = fit_log_temperature(observed)
     readings = compare_readings(observed, log_temperature, BANDS)
     record = {"temperature": log_temperature.exp().tolist(), **readings.to_dict()}
@@ -106,7 +113,7 @@ def calibrate_checkpoint(path: Path, data: LatentDataModule) -> dict[str, Any]:
     return record
 
 
-def calibrate_written(trainer: Trainer) -> None:
+def calibrate_written(trainer: Trainer, noise: LabelNoise | None = None) -> None:
     """Calibrates the checkpoints that a fit's callbacks have left; called when the fit has ended, on one rank."""
     data = LatentDataModule.of(trainer)
     paths = written(trainer)
@@ -114,7 +121,7 @@ def calibrate_written(trainer: Trainer) -> None:
         rank_zero_info("no validation samples: the classifier's temperature stays 1")
         return
     for path in paths:
-        calibrate_checkpoint(path, data)
+        calibrate_checkpoint(path, data, noise)
 
 
 def written(trainer: Trainer) -> list[Path]:
@@ -132,13 +139,20 @@ def written(trainer: Trainer) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def diagnose_to(folder: Path, network: TimeConditionedClassifier, schedule: Schedule, data: LatentDataModule) -> str:
+def diagnose_to(
+    folder: Path,
+    network: TimeConditionedClassifier,
+    schedule: Schedule,
+    data: LatentDataModule,
+    noise: LabelNoise | None = None,
+) -> str:
     """Writes calibration.csv, calibration.md and calibration.png.
 
     Returns:
         What calibration.md says.
     """
-    diagnosis: Diagnosis = diagnose(observe(network, schedule, data), network.log_temperature, BANDS)
+    observed = observe(network, schedule, data, noise=noise)
+    diagnosis: Diagnosis = diagnose(observed, network.log_temperature, BANDS)
     folder.mkdir(parents=True, exist_ok=True)
     text = report(diagnosis)
     (folder / "calibration.csv").write_text(diagnosis.to_csv(), encoding="utf-8")

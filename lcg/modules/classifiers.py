@@ -5,6 +5,10 @@
 Its optimum is the exact noisy posterior. Validation reports accuracy and calibration error per noise band, and `lcg
 validate` in detail, in calibration.csv, calibration.md and calibration.png. When a fit ends, a temperature per noise
 level is fitted on the validation samples and stored in its checkpoints (`lcg.modules.calibration`).
+
+Where labels are known to be wrong at some rate, the likelihood is that of observed labels (`lcg.nets.label_noise`), so
+that the network itself speaks of true ones. Labels of validation are as wrong as those of training, and what validation
+reports compares them with what is to be expected of such labels: accuracy then ends below 1.
 """
 
 from pathlib import Path
@@ -28,6 +32,7 @@ from lcg.modules.ranks import mean_over_ranks, weight_of_known
 from lcg.nets.classifier import TimeConditionedClassifier, Trunk
 from lcg.nets.denoiser import ScheduleName, make_schedule
 from lcg.nets.heads import mean_negative_log_likelihood
+from lcg.nets.label_noise import LabelNoise
 
 
 class ClassifierModule(LightningModule):
@@ -45,6 +50,10 @@ class ClassifierModule(LightningModule):
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
         compile: train on what `torch.compile` makes of the network, half a minute later; validation does not use it.
+        label_noise: how often labels are wrong, by attribute: of a binary one the share of wrong labels, or the two of
+            false positives and false negatives, `{beard: 0.05, hat: [0.02, 0.1]}`; of a categorical one the share that
+            is any other value; of an ordinal one the share that is off by one; of a continuous one the standard
+            deviation of its error. Those that are not named are right.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class ClassifierModule(LightningModule):
         weight_decay: float = 0.05,
         warmup: int = 100,
         compile: bool = False,
+        label_noise: dict[str, float | list[float]] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -67,7 +77,9 @@ class ClassifierModule(LightningModule):
         self.time_features, self.trunk = time_features, trunk
         self.schedule_name, self.schedule = schedule, make_schedule(schedule)
         self.lr, self.weight_decay, self.warmup, self.compiled = lr, weight_decay, warmup, compile
+        self.label_noise = label_noise or {}
         self.draws = StepDraws()
+        self.noise: LabelNoise
         self.classifier: TimeConditionedClassifier
         self._report = ""
 
@@ -86,6 +98,7 @@ class ClassifierModule(LightningModule):
             self.time_features,
             self.trunk,
         )
+        self.noise = LabelNoise(data.schema, self.label_noise)
         self.calibration = BandedCalibration(data.schema, BANDS)
         if self.compiled:
             self.classifier.compile()
@@ -96,7 +109,7 @@ class ClassifierModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         z_0, labels = batch["z_0"], batch["labels"]
         t, eps = self.draws.times(len(z_0)), self.draws.randn_like(z_0)
-        outputs = self.classifier(diffuse(self.schedule, z_0, t, eps), t)
+        outputs = self.noise(self.classifier(diffuse(self.schedule, z_0, t, eps), t))
         loss = mean_negative_log_likelihood(self.classifier.schema, outputs, labels) * weight_of_known(labels)
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
@@ -106,7 +119,7 @@ class ClassifierModule(LightningModule):
         z_0, labels = batch["z_0"], batch["labels"]
         losses = []
         for band, z_t, t in noised(self.schedule, z_0, batch_idx):
-            outputs = self.classifier(z_t, t)
+            outputs = self.noise(self.classifier(z_t, t))
             losses.append(mean_negative_log_likelihood(self.classifier.schema, outputs, labels))
             self.calibration.update(outputs, labels, band)
             self.log(f"val/loss/{band_name(band)}", losses[-1], batch_size=len(z_0), sync_dist=True)
@@ -127,13 +140,15 @@ class ClassifierModule(LightningModule):
             return
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # asks all ranks
         if self.trainer.is_global_zero:
-            self._report = diagnose_to(folder, self.classifier, self.schedule, LatentDataModule.of(self.trainer))
+            self._report = diagnose_to(
+                folder, self.classifier, self.schedule, LatentDataModule.of(self.trainer), self.noise
+            )
             self._report += f"\n{folder}/calibration.csv, calibration.md and calibration.png"
 
     def on_fit_end(self) -> None:
         """Fits the temperature of the checkpoints that were written."""
         if self.trainer.is_global_zero:
-            calibrate_written(self.trainer)
+            calibrate_written(self.trainer, self.noise)
 
     def teardown(self, stage: str) -> None:
         """Prints what validation found, after the figures that the Trainer prints."""

@@ -11,7 +11,8 @@ fitted on validation data, divides every output,
 
     u -> u / T(t),      log T linear between evenly spaced levels of t
 
-(Guo et al. 2017, arXiv:1706.04599, section 4.2): it is 1 until then.
+(Guo et al. 2017, arXiv:1706.04599, section 4.2): it is 1 until then. Of an ordinal attribute the network gives location
+and log-scale, and a temperature widens the scale (`lcg.nets.cumulative`).
 """
 
 import math
@@ -25,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lcg.nets.blocks import Door, SkipPerceptron
+from lcg.nets.cumulative import CumulativeLink, network_outputs
 from lcg.nets.execution import Execution
 from lcg.nets.heads import JointOutputs, Outputs, between_levels, split_outputs
 from lcg.nets.prepared import AtOneTime, Prepared
@@ -58,8 +60,8 @@ class TimeConditionedClassifier(nn.Module):
     """
 
     log_temperature: Tensor
-    divided: Tensor  # which outputs of the network a temperature divides, and which are log-variances, (outputs,) bool
-    widened: Tensor
+    divided: Tensor  # which outputs of the network a temperature divides, (outputs,) bool
+    widened: Tensor  # how often its logarithm is added to them, (outputs,): 2 to a log-variance, 1 to a log-scale
 
     def __init__(
         self,
@@ -95,18 +97,19 @@ class TimeConditionedClassifier(nn.Module):
         self.latent_shape, self.schema, self.components = tuple(latent_shape), schema, components
         self.register_buffer("log_temperature", torch.zeros(LEVELS))
         self._parts: dict[tuple[object, ...], TimeConditionedClassifier] = {}
-        self.outputs = sum(attribute.outputs for attribute in schema)
+        ordinal = [attribute for attribute in schema if attribute.ordered]
+        self.link = CumulativeLink(ordinal) if ordinal else None
+        self.outputs = sum(map(network_outputs, schema))
         mixture = components * (self.outputs + 1) if components > 1 else 0
-        divided = [attribute.kind != "continuous" for attribute in schema for _ in range(attribute.outputs)]
-        widened = [attribute.kind == "continuous" and bool(j) for attribute in schema for j in range(attribute.outputs)]
+        effects = [effect for attribute in schema for effect in _tempering(attribute)]
+        divided, widened = [divided for divided, _ in effects], [widened for _, widened in effects]
         if components > 1:
-            divided, widened = (
-                head + [weight] * components + head * components for head, weight in ((divided, True), (widened, False))
-            )
+            divided = divided + [True] * components + divided * components
+            widened = widened + [0.0] * components + widened * components
         self.register_buffer("divided", torch.tensor(divided), persistent=False)
         self.register_buffer("widened", torch.tensor(widened), persistent=False)
         size = math.prod(latent_shape)
-        outputs = [self.outputs + mixture] if trunk == "shared" else [attribute.outputs for attribute in schema]
+        outputs = [self.outputs + mixture] if trunk == "shared" else [network_outputs(a) for a in schema]
         nets = [SkipPerceptron(size, count, width, depth, time_features, dropout) for count in outputs]
         for net in nets:
             nn.init.zeros_(net.output.weight)
@@ -138,7 +141,7 @@ class TimeConditionedClassifier(nn.Module):
         self._check_shape(z_t)
         flat = net(self.door(z_t.flatten(1)))
         if flat.ndim == 3:  # side by side, with as many outputs as the widest
-            flat = torch.cat([own[:, : a.outputs] for a, own in zip(self.schema, flat, strict=True)], dim=1)
+            flat = torch.cat([own[:, : network_outputs(a)] for a, own in zip(self.schema, flat, strict=True)], dim=1)
         return self._read(flat, *cooling)
 
     def _check_shape(self, z_t: Tensor) -> None:
@@ -154,16 +157,16 @@ class TimeConditionedClassifier(nn.Module):
         See `lcg.nets.heads.tempered`, which does the same to outputs by attribute.
         """
         log_T = log_temperature[:, None]
-        return torch.where(self.divided, torch.exp(-log_T), 1.0), torch.where(self.widened, 2 * log_T, 0.0)
+        return torch.where(self.divided, torch.exp(-log_T), 1.0), self.widened * log_T
 
     def _read(self, flat: Tensor, factor: Tensor, offset: Tensor) -> Outputs:
         """The network's outputs by attribute, tempered."""
         flat = torch.addcmul(offset, flat, factor)
-        single = split_outputs(self.schema, flat[:, : self.outputs])
+        single = split_outputs(self.schema, flat[:, : self.outputs], self.link)
         outputs: Outputs = single
         if self.components > 1:
             weights, heads = flat[:, self.outputs :].tensor_split([self.components], dim=1)
-            joint = split_outputs(self.schema, heads.unflatten(1, (self.components, self.outputs)))
+            joint = split_outputs(self.schema, heads.unflatten(1, (self.components, self.outputs)), self.link)
             outputs = JointOutputs(weights.log_softmax(1), joint, single)
         return outputs
 
@@ -202,14 +205,16 @@ class TimeConditionedClassifier(nn.Module):
         for attribute in self.schema:
             if attribute.name in wanted:
                 kept.append(replace(attribute, detail_of=(), applies_if={}))
-                columns.extend(range(start, start + attribute.outputs))
-            start += attribute.outputs
+                columns.extend(range(start, start + network_outputs(attribute)))
+            start += network_outputs(attribute)
         size = {name: self.config[name] for name in ("width", "depth", "dropout", "time_features", "trunk")}
         components = self.components if joint else 1
         part = TimeConditionedClassifier(self.latent_shape, Schema(tuple(kept)), components=components, **size)
         first = next(self.parameters())
         part.to(first).requires_grad_(first.requires_grad)
         part.log_temperature.copy_(self.log_temperature)
+        if part.link is not None and self.link is not None:
+            part.link.cuts.data = self.link.rows(list(part.link.counts))
         if self.config["trunk"] == "separate":
             for k, attribute in enumerate(kept):
                 part.nets[k] = self.nets[self.schema.index(attribute.name)]
@@ -228,3 +233,10 @@ class TimeConditionedClassifier(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_parts": {}}
+
+
+def _tempering(attribute: Attribute) -> list[tuple[bool, float]]:
+    """Of each output of the network, whether a temperature divides it, and how often its logarithm is added."""
+    if attribute.ordered:
+        return [(False, 0.0), (False, 1.0)]
+    return [(False, 0.0), (False, 2.0)] if attribute.kind == "continuous" else [(True, 0.0)] * attribute.outputs

@@ -12,6 +12,8 @@ heads give, and a missing label (NaN) drops out of its product: no sum over its 
 autoregressive head, and no table that grows as 2^n. Beside the mixture stand independent heads on the same trunk, for
 whatever is asked of one attribute alone, and for combinations of which there is no joint distribution to learn.
 
+The logits of an ordinal attribute are the log-probabilities that its cumulative link gives (`lcg.nets.cumulative`).
+
 Everything is computed in float32 at least, with logsigmoid and log_softmax: in float32 log(sigmoid(u)) is -inf at
 u = -90 and 1 - sigmoid(u) is 0 at u = 17.
 """
@@ -25,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lcg.nets.cumulative import CumulativeLink, network_outputs, tempered_ordinal
 from lcg.schema import Attribute, Schema
 
 SURE = 50.0
@@ -103,6 +106,8 @@ def between_levels(log_temperature: Float[Tensor, " levels"], t: Float[Tensor, "
 def tempered(schema: Schema, outputs: Outputs, log_temperature: Float[Tensor, " times"]) -> Outputs:
     """u / T for a temperature per row, or one for all; a normal distribution's log-variance becomes that + 2 log T.
 
+    The scale of an ordinal attribute becomes T times as wide, which divides the logits of its cumulative probabilities.
+
     Weights of a mixture may be normalised before or after: log_softmax(log_softmax(u) / T) = log_softmax(u / T).
     """
     if isinstance(outputs, JointOutputs):
@@ -121,6 +126,8 @@ def _tempered_heads(schema: Schema, heads: HeadOutputs, log_T: Tensor) -> HeadOu
         head = heads[attribute.name]
         if attribute.kind == "binary":
             cooled[attribute.name] = head * torch.exp(-log_T)
+        elif attribute.ordered:
+            cooled[attribute.name] = tempered_ordinal(head, log_T)
         elif attribute.kind == "categorical":
             cooled[attribute.name] = head * torch.exp(-log_T)[..., None]
         else:
@@ -133,13 +140,18 @@ def independent(outputs: Outputs) -> HeadOutputs:
     return outputs.single if isinstance(outputs, JointOutputs) else outputs
 
 
-def split_outputs(schema: Schema, flat: Float[Tensor, "*batch outputs"]) -> HeadOutputs:
-    """Cuts the concatenated outputs of all heads, in schema order, into one entry per attribute."""
+def split_outputs(
+    schema: Schema, flat: Float[Tensor, "*batch outputs"], link: CumulativeLink | None = None
+) -> HeadOutputs:
+    """Cuts the concatenated outputs of all heads, in schema order, into one entry per attribute.
+
+    With a `link`, ordinal attributes have two outputs, of which it makes log-probabilities; else a logit per value.
+    """
     outputs: HeadOutputs = {}
-    parts = flat.split([attribute.outputs for attribute in schema], dim=-1)
+    parts = flat.split([a.outputs if link is None else network_outputs(a) for a in schema], dim=-1)
     for attribute, part in zip(schema, parts, strict=True):
         outputs[attribute.name] = part[..., 0] if attribute.kind == "binary" else part
-    return outputs
+    return outputs if link is None else link(outputs)
 
 
 def log_likelihood(attribute: Attribute, output: Tensor, label: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lcg.conformance.catalogue import cloud, latent_class, line, line_mixture, modes, plane
-from lcg.conformance.worlds import Linear, Membership, Probit, QuadratureTerm, TiltTerm, World
+from lcg.conformance.worlds import Linear, Membership, Ordinal, Probit, QuadratureTerm, TiltTerm, World
 from lcg.diffusion import CosineSchedule, LinearSchedule, MixtureDenoiser
 from lcg.guidance import ClassifierTerm, FormulaReadout, GuidedDenoiser
 
@@ -223,3 +223,41 @@ def test_quadrature_is_refused_in_many_dimensions() -> None:
     world = cloud(4)
     with pytest.raises(ValueError, match="`world` must have one or two dimensions, got 4; use a closed form"):
         QuadratureTerm(world, lambda z: z.sum(1))
+
+
+def ordinal_world(cuts: tuple[float, ...] = (-1.0, 0.5, 2.0), values: str = "abcd") -> World:
+    weights, means = torch.tensor([0.3, 0.7]).log(), torch.tensor([[-1.0], [1.5]], dtype=torch.float64)
+    attribute = Ordinal("size", (1.5,), cuts, tuple(values))
+    return World(weights.double(), means, torch.tensor([[[0.4]], [[1.0]]]).double(), [attribute], CosineSchedule())
+
+
+@pytest.mark.parametrize("t", [0.05, 0.4, 0.95])
+def test_posteriors_of_an_ordinal_attribute_are_bayes_rule_on_a_grid(t: float) -> None:
+    world, grid = ordinal_world(), torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    z_t = latents(world)
+    bounds = torch.tensor([-math.inf, -1.0, 0.5, 2.0, math.inf], dtype=torch.float64)
+    u = bounds[:, None] - 1.5 * grid
+    lower, upper = torch.special.ndtr(u).diff(dim=0), -torch.special.ndtr(-u).diff(dim=0)
+    p = torch.where(u[:-1] > 0, upper, lower)  # in the tail where nothing cancels
+    exact = torch.stack([posterior_on_a_line(world, x.log(), grid, z_t, times(t, 40)) for x in p], dim=1)
+    torch.testing.assert_close(world.classifier(z_t, times(t, 40))["size"], exact, rtol=1e-7, atol=1e-8)
+    mixed = world.joint_outputs(z_t, times(t, 40))
+    torch.testing.assert_close(mixed.mix(mixed.rows()["size"]), exact, rtol=1e-7, atol=1e-8)
+
+
+def test_labels_of_an_ordinal_attribute_are_as_frequent_as_it_says() -> None:
+    world = ordinal_world()
+    generator = torch.Generator().manual_seed(0)
+    z_0 = world.sample(20_000, generator)
+    found = torch.bincount(world.labels(z_0, generator)[:, 0].long(), minlength=4) / 20_000
+    expected = world.classifier(z_0, times(0.0, 20_000))["size"].exp().mean(0)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.01)
+    assert world.schema["size"].ordered
+
+
+def test_cut_points_must_ascend() -> None:
+    for cuts, values in (((0.0, -1.0), "abc"), ((0.0, 0.0), "abc"), ((0.0, 1.0), "abcd")):
+        with pytest.raises(ValueError, match="`cuts` of 'size' must ascend, one fewer than its"):
+            ordinal_world(cuts, values)
+    with pytest.raises(ValueError, match="`formula` must be of binary and categorical attributes, got 'size'"):
+        ordinal_world().joint("size>=b")

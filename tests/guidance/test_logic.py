@@ -267,3 +267,100 @@ def test_an_edit_may_give_a_continuous_attribute_a_target() -> None:
         FormulaReadout(target)
     with pytest.raises(ValueError, match="`value` of 'age' must be finite, got inf"):
         Near(SCHEMA.attributes[SCHEMA.index("age")], SCHEMA.index("age"), float("inf"))
+
+
+# --- ordinal attributes and groups ---
+
+ORDERED = Schema(
+    (
+        Attribute("smile"),
+        Attribute("size", "categorical", ("small", "medium", "large", "very large"), ordered=True),
+        Attribute("hair", "categorical", ("blond", "red")),
+        Attribute("years", "categorical", ("0-2", "3-9", "10"), ordered=True),
+        Attribute("accessory_hat", group="accessory"),
+        Attribute("accessory_sun_glasses", group="accessory"),
+        Attribute("pet_dog", group="pet"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "indices"),
+    [
+        ("size>=large", "size>=large", (2, 3)),
+        ("size>medium", "size>=large", (2, 3)),
+        ("size<large", "size<=medium", (0, 1)),
+        ("size <= medium", "size<=medium", (0, 1)),
+        ("size<medium", "size=small", (0,)),
+        ('size>="very large"', 'size="very large"', (3,)),
+        ("size in {large, medium}", "size in {medium, large}", (1, 2)),
+        ("size in {small, large}", "size in {small, large}", (0, 2)),
+        ('size in {large, "very large"}', "size>=large", (2, 3)),
+        ("size>=small", 'size in {small, medium, large, "very large"}', (0, 1, 2, 3)),
+        ('years>="3-9"', 'years>="3-9"', (1, 2)),
+        ("years<10", 'years<="3-9"', (0, 1)),
+    ],
+)
+def test_values_of_ordinal_attributes_compare(text: str, canonical: str, indices: tuple[int, ...]) -> None:
+    formula = parse(text, ORDERED)
+    assert str(formula) == canonical and parse(canonical, ORDERED) == formula
+    assert isinstance(formula, OneOf) and formula.indices == indices
+    labels = torch.full((5, len(ORDERED)), torch.nan)
+    labels[:4, ORDERED.index(formula.name)] = torch.arange(4.0)
+    assert formula.holds(labels).tolist() == [k in indices for k in range(4)] + [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("accessory=hat", "accessory_hat"),
+        ('accessory="sun glasses"', "accessory_sun_glasses"),
+        ("~accessory in {hat, sun_glasses} & smile", "~(accessory_hat | accessory_sun_glasses) & smile"),
+        ("accessory in {hat}", "accessory_hat"),
+        ("accessory={}", "~accessory_hat & ~accessory_sun_glasses"),
+        ("accessory={sun_glasses}^2", "(~accessory_hat & accessory_sun_glasses)^2.0"),
+        ("pet={} | pet={dog}", "~pet_dog | pet_dog"),
+    ],
+)
+def test_groups_are_spelled_by_their_members(text: str, canonical: str) -> None:
+    assert str(parse(text, ORDERED)) == canonical and parse(canonical, ORDERED) == parse(text, ORDERED)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("size<small", 5, "'size' is never below its least value, 'small'"),
+        ('size>"very large"', 5, "'size' is never above its greatest value, 'very large'"),
+        ("size=>large", 4, "expected one of < <= > >=, got '=>'; write `>=`"),
+        ("size>lage", 5, "unknown value of 'size' 'lage'; did you mean 'large'"),
+        ("size>0.5", 5, "unknown value of 'size' '0.5'"),
+        ("size", 0, "expected size=VALUE, size>=VALUE or size in"),
+        ("hair>blond", 4, "the values of 'hair' have no order: write hair=VALUE.*say `ordered: true` in the schema"),
+        ("hair=<blond", 4, "the values of 'hair' have no order"),
+        ("smile>=1", 5, "'smile' is binary"),
+        (
+            "accessory",
+            0,
+            "'accessory' is a group: expected accessory=MEMBER.*a member of hat, sun_glasses; got the end",
+        ),
+        ("accessory>hat", 9, "'accessory' is a group.*got '>'"),
+        ("accessory=hta", 10, "unknown member of 'accessory' 'hta'; did you mean 'hat'"),
+        ("accessory=", 10, r"expected a member of 'accessory' \(hat, sun_glasses\), got the end"),
+        ("accessory in {}", 14, "expected a member of 'accessory'"),
+        ("accessory={hat", 14, "expected `,` or `}`"),
+        ("hat & smile", 0, "'hat' is a value: write accessory=hat"),
+        ("acessory=hat", 0, "unknown attribute 'acessory'; did you mean 'accessory'"),
+    ],
+)
+def test_errors_know_orders_and_groups(text: str, column: int, message: str) -> None:
+    with pytest.raises(FormulaError, match=message) as info:
+        parse(text, ORDERED)
+    assert info.value.column == column
+
+
+def test_edits_may_compare_and_name_members() -> None:
+    assert str(parse_edit("size>=large", ORDERED)) == "size>=large"
+    assert str(parse_edit("-size=small", ORDERED)) == "~size=small"
+    assert str(parse_edit("-accessory=hat", ORDERED)) == "~accessory_hat"
+    with pytest.raises(FormulaError, match=r"one literal such as \+accessory_hat, got ~accessory_hat & ~accessory_sun"):
+        parse_edit("accessory={}", ORDERED)

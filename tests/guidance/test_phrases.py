@@ -393,3 +393,42 @@ def test_whatever_is_written_is_read_or_refused(text: str, strict: bool, pick: s
         assert not (strict and reading.not_understood)
         covered = "".join(part.text for part in reading.parts)
         assert {c for c in text if c.isalnum()} <= set(covered)
+
+
+# --- ordinal attributes and groups ---
+
+REFINED = Schema(
+    (
+        Attribute("smile"),
+        Attribute("age", "categorical", ("child", "young", "adult", "very old"), ordered=True),
+        Attribute("accessory_hat", group="accessory"),
+        Attribute("accessory_sun_glasses", group="accessory"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("an adult with a hat", "age=adult & accessory_hat"),
+        ("someone older than young", "age>=adult"),
+        ("younger than an adult, smiling", "age<=young & smile"),
+        ("not older than young", "~age>=adult"),
+        ("younger than the very old without sun glasses", "age<=adult & ~accessory_sun_glasses"),
+    ],
+)
+def test_ordinal_values_are_compared_and_members_named_alone(text: str, formula: str) -> None:
+    assert str(read(text, REFINED).formula) == formula
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("older than 5", "without its value; write one of: child, young, adult, very old"),
+        ("older than very old", "not understood as 'age' has no value above that"),
+        ("younger than a child", "not understood as 'age' has no value below that"),
+    ],
+)
+def test_comparisons_that_say_nothing_are_refused(text: str, message: str) -> None:
+    with pytest.raises(FormulaError, match=message):
+        read(text, REFINED)

@@ -13,6 +13,7 @@ import lcg.guidance.probability as probability
 from lcg.guidance.formula import And, Beyond, Formula, Has, Not, OneOf, Or
 from lcg.guidance.logic import parse
 from lcg.guidance.probability import CompiledFormula, log_between, log_probability
+from lcg.nets.cumulative import cumulative
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -367,3 +368,43 @@ def test_any_formula_is_finite_at_any_logits(dtype: torch.dtype, a: Formula) -> 
         assert value.isfinite().all() and (value < 1e-3).all(), str(a)
         if value.requires_grad:
             assert gradients(value, heads).isfinite().all(), str(a)
+
+
+# --- ordinal attributes ---
+
+SIZE = Schema((Attribute("size", "categorical", ("small", "medium", "large", "huge"), ordered=True), Attribute("a")))
+SIZE_CUTS = torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)  # at -1, 0 and e^.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_comparisons_are_cumulative_probabilities_with_their_slopes_far_out(dtype: torch.dtype) -> None:
+    """log P(size > k) = logsigmoid((eta - theta_k) / e^s): no tail is lost in the sum of log-probabilities."""
+    thetas = (-1.0, 0.0, math.exp(0.5))
+    eta = torch.tensor([-1e3, -60.0, -1.1, 0.3, 2.0, 60.0, 1e3], dtype=dtype)
+    output = torch.stack((eta, torch.tensor([0.0, 0.5, -1.0, 0.2, 1.0, 0.5, 0.0], dtype=dtype)), 1).requires_grad_()
+    scale = output[:, 1].exp()
+    rtol = 1e-5 if dtype == torch.float32 else 1e-11
+    for k, (above, below) in enumerate(
+        (("size>small", "size<=small"), ("size>medium", "size<large"), ("size=huge", "size<huge"))
+    ):
+        for text, sign in ((above, 1), (below, -1)):
+            exact = torch.nn.functional.logsigmoid(sign * (output[:, 0] - thetas[k]) / scale)
+            found = log_probability(parse(text, SIZE), {"size": cumulative(output, SIZE_CUTS.to(dtype))})
+            torch.testing.assert_close(found, exact, rtol=rtol, atol=1e-30)
+            slopes = (torch.autograd.grad(x.sum(), output, retain_graph=True)[0] for x in (found, exact))
+            torch.testing.assert_close(*slopes, rtol=10 * rtol, atol=1e-30)
+
+
+def test_comparisons_combine_like_any_formula() -> None:
+    heads = {
+        "size": cumulative(torch.randn(6, 2, dtype=torch.float64), SIZE_CUTS),
+        "a": torch.randn(6, dtype=torch.float64),
+    }
+    p = heads["size"].exp()
+    between = log_probability(parse("size>small & size<huge", SIZE), heads)
+    torch.testing.assert_close(between.exp(), p[:, 1] + p[:, 2], rtol=1e-12, atol=0)
+    either = log_probability(parse("size>=large | a", SIZE), heads).exp()
+    q = heads["a"].sigmoid()
+    torch.testing.assert_close(either, 1 - (1 - p[:, 2] - p[:, 3]) * (1 - q), rtol=1e-12, atol=0)
+    assert not CompiledFormula(parse("size<medium & size>medium", SIZE)).satisfiable
+    assert CompiledFormula(parse("size<=medium | size>medium", SIZE)).tautological

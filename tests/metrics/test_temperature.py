@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lcg.metrics.temperature import (
     fit_log_temperature,
 )
 from lcg.nets.classifier import LEVELS, TimeConditionedClassifier
+from lcg.nets.cumulative import cumulative
 from lcg.nets.heads import (
     HeadOutputs,
     JointOutputs,
@@ -25,6 +27,7 @@ from lcg.nets.heads import (
     tempered,
     tensors,
 )
+from lcg.nets.label_noise import LabelNoise
 from lcg.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("hat"), Attribute("hair", "categorical", ("a", "b", "c")), Attribute("age", "continuous")))
@@ -258,3 +261,32 @@ def test_the_record_of_readings_is_json() -> None:
     assert record["labels"] == [80, 0] and math.isnan(record["joint"]["after"][1])
     again = json.loads(json.dumps(record))
     assert again["dependence"] == record["dependence"] and again["independent"]["before"][0] > 0
+
+
+def test_a_temperature_is_fitted_on_what_is_to_be_expected_of_wrong_labels() -> None:
+    """A perfect classifier needs none; against labels of which a fifth is wrong it would be taken for overconfident."""
+    n, schema = 12_000, Schema((Attribute("hat"),))
+    g = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(n, generator=g, dtype=torch.float64)
+    labels = torch.rand(n, generator=g, dtype=torch.float64) < logits.sigmoid()
+    wrong = labels != (torch.rand(n, generator=g) < 0.2)
+    observed = Observed(schema, {"hat": logits}, times(n), wrong.double()[:, None])
+    noise = LabelNoise(schema, {"hat": 0.2})
+    assert fit_log_temperature(observed).min() > 0.8
+    aware = replace(observed, noise=noise)
+    assert fit_log_temperature(aware).mean().abs() < 0.15
+    assert aware[:5].noise is noise and aware.double().noise is noise
+    before = compare_readings(aware, torch.zeros(6), 1).independent_before[0]
+    exact = joint_log_likelihood(schema, noise({"hat": logits}), wrong.double()[:, None])
+    assert before == pytest.approx(float(-exact.mean()), rel=1e-9)
+
+
+def test_an_ordinal_attribute_s_temperature_is_that_of_its_scale() -> None:
+    n, log_T = 12_000, 0.5
+    schema = Schema((Attribute("age", "categorical", ("a", "b", "c", "d"), ordered=True),))
+    g = torch.Generator().manual_seed(0)
+    output = torch.randn(n, 2, generator=g, dtype=torch.float64) * torch.tensor([2.0, 0.3])
+    log_p = cumulative(output, torch.tensor([-1.0, 0.0, 0.2], dtype=torch.float64))
+    drawn = torch.multinomial(log_p.exp(), 1, generator=g).double()
+    too_sure = cumulative(output - torch.tensor([0.0, log_T]), torch.tensor([-1.0, 0.0, 0.2], dtype=torch.float64))
+    assert (fit_log_temperature(Observed(schema, {"age": too_sure}, times(n), drawn)) - log_T).abs().max() < 0.1

@@ -30,7 +30,8 @@ def test_what_is_written_comes_back(exported: Path) -> None:
     assert description.to_json() == text and Description.read(exported) == description
     entries = json.loads(text)
     assert set(entries) == set(FIELDS) and entries["schema"] == description.schema.to_dict()
-    assert entries["prior"]["config"].keys() == {"width", "depth", "prediction", "dropout", "time_features"}
+    expected = {"width", "depth", "prediction", "dropout", "time_features", "layers"}
+    assert entries["prior"]["config"].keys() == expected
     assert entries["generator"] == {"class": "mine.Gan", "weights_sha256": "0" * 64}
     assert entries["provenance"] == {"source": {"name": "mine"}} and set(entries["made_with"]) == {"lcg", "torch"}
 

@@ -272,7 +272,7 @@ def test_a_constructor_that_does_not_fit_the_file_is_refused(
     [
         ({"latent_shape": [HUGE, HUGE]}, "`latent_shape` asks for more than"),
         ({"latent_shape": [6]}, "mean should be F32 .6., got F32 .2, 3."),  # as many numbers, but another shape
-        ({"schedule": "sinus"}, "`schedule` must be one of cosine, linear, got 'sinus'"),
+        ({"schedule": "sinus"}, "`schedule` must be one of cosine, linear, constant, got 'sinus'"),
         ({"dtype": "float16"}, "should be F16 .*, got F32"),
     ],
 )

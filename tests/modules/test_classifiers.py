@@ -3,6 +3,7 @@ reports calibration by noise.
 """
 
 import csv
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,21 @@ def test_a_checkpoint_s_figures_can_be_asked_for_by_the_command_line(
     shown = capsys.readouterr().out
     assert "val/loss/t0.0-0.2" in shown and ("ece" in shown) == (what == "classifier")
     assert Path(path).read_bytes() == before
+
+
+def test_label_noise_is_part_of_the_likelihood_and_of_calibration(tmp_path: Path, tiny_store) -> None:
+    """Told that a quarter of the labels may be wrong, a fit trusts none of them more than three to one."""
+    data = LatentDataModule(tiny_store(n=600), batch_size=256, val_fraction=0.2)
+    trainer = fit(tmp_path, data, steps=40, label_noise={"hat": 0.25})
+    assert trainer.callback_metrics["val/loss"].isfinite()
+    saved = torch.load(tmp_path / "classifier.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["label_noise"] == {"hat": 0.25} and "label_noise" not in saved["lcg"]["config"]
+    record, observed = saved["lcg"]["calibration"], trainer.lightning_module
+    # No label is more likely than three in four, so that a nat and more is lost on each of them.
+    sure = observed.noise({"hat": torch.tensor([50.0])})["hat"].sigmoid()
+    assert sure.item() == pytest.approx(0.75) and min(record["independent"]["after"]) > -math.log(0.75) / 3
+
+
+def test_label_noise_of_an_unknown_attribute_is_refused_before_training(tmp_path: Path, tiny_store) -> None:
+    with pytest.raises(ValueError, match="unknown attribute 'hta'; did you mean 'hat'"):
+        fit(tmp_path, LatentDataModule(tiny_store(n=60)), steps=1, label_noise={"hta": 0.1})

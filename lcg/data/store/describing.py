@@ -159,7 +159,8 @@ def _attribute(entry: Mapping[str, Any], labels: Mapping[str, Any], count: int) 
     else:
         values = "no label"
     missing = f"; {labels['missing']:,} missing" if labels["missing"] else ""
-    line = f"  {entry['name']:<19} {entry['kind']:<12} {values}{missing}"
+    kind = "ordinal" if entry.get("ordered") else entry["kind"]
+    line = f"  {entry['name']:<19} {kind:<12} {values}{missing}"
     return textwrap.fill(line, 120, subsequent_indent=35 * " ", break_long_words=False)
 
 

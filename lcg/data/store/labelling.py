@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from lcg.data.arrays import Rows, open_array
-from lcg.data.tables import ROWS_AT_ONCE, Block, Table, labels_of, open_table, scan
+from lcg.data.tables import ROWS_AT_ONCE, Block, Table, columns_of, labels_of, open_table, scan
 from lcg.schema import Attribute, Schema
 
 KEYS = ("row", "index")
@@ -128,7 +128,7 @@ class LabelsInOrder:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Of samples start <= i < stop; `start` may only go up."""
-        self._blocks = self._blocks or self._table.blocks(self.schema.names)
+        self._blocks = self._blocks or self._table.blocks(columns_of(self.schema, self._table))
         while self._first + len(self._labels) < stop:
             block = next(self._blocks)
             kept = self._labels[max(start - self._first, 0) :]
@@ -157,7 +157,7 @@ class LabelsByNumber:
         for start in range(0, count, ROWS_AT_ONCE):
             self._labels[start : start + ROWS_AT_ONCE] = np.nan
         seen = np.zeros(count, bool)
-        for block in table.blocks((key, *schema.names)):
+        for block in table.blocks((key, *columns_of(schema, table))):
             numbers = self._numbers(block)
             self._refuse_repeated(numbers, seen, block)
             seen[numbers] = True

@@ -277,7 +277,8 @@ def _statistics(entries: object) -> Statistics | StatisticsFile:
 
 def _schema(entries: object) -> Schema:
     """A schema from a stranger: `Schema` checks meaning, this checks the types that it takes for granted."""
-    expected = {"name": str, "kind": str, "values": list, "detail_of": list, "applies_if": dict}
+    expected: dict[str, type] = {"name": str, "kind": str, "values": list, "detail_of": list, "applies_if": dict}
+    expected |= {"ordered": bool, "group": str}
     if not isinstance(entries, list):
         raise ValueError(f"`schema` must be a list of attributes, got {type(entries).__name__}")
     for entry in entries:

@@ -176,5 +176,7 @@ def _provenance(stores: Sequence[LatentStore], renumber: bool) -> dict[str, Any]
 
 def _kind(attribute: Attribute) -> str:
     values = f" ({', '.join(attribute.values)})" if attribute.values else ""
-    more = {name: value for name in ("detail_of", "applies_if") if (value := getattr(attribute, name))}
+    more = {
+        name: value for name in ("detail_of", "applies_if", "ordered", "group") if (value := getattr(attribute, name))
+    }
     return f"{attribute.kind}{values}{f' {more}' if more else ''}"

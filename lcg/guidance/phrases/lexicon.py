@@ -16,7 +16,7 @@ from lcg.schema import Attribute, Schema, unknown_name
 Phrase = tuple[str, ...]
 GROUPS = tuple(tuple(stems(member) for member in group) for group in SYNONYMS)
 Scale = tuple[Attribute, int]
-"""A continuous attribute and its label column."""
+"""A continuous or ordinal attribute and its label column."""
 OWN, NAMED, SYNONYM, OPPOSITE, BARE = range(5)
 LEADING = {stem(word) for word in (*WITH, *COPULAS)}
 KINDS = {stem(word) for word in KIND_WORDS}
@@ -49,6 +49,7 @@ class Lexicon:
     Attributes:
         meanings: of every phrase, best first.
         scales: the continuous attributes by the phrases that name them, as (attribute, label column).
+        ordinals: the ordinal ones, likewise.
         nouns: what categorical attributes are said of, as hair is of `hair_color`.
         beginnings: of all phrases with a meaning.
         longest: the number of words of the longest phrase.
@@ -58,7 +59,7 @@ class Lexicon:
     synonyms: Mapping[str, str] = field(default_factory=dict)
     meanings: dict[Phrase, list[Meaning]] = field(default_factory=dict, init=False)
     scales: dict[Phrase, Scale] = field(default_factory=dict, init=False)
-
+    ordinals: dict[Phrase, Scale] = field(default_factory=dict, init=False)
     nouns: dict[Phrase, Attribute] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -128,9 +129,13 @@ class Lexicon:
             self.add(tuple(words[1:]), Not(formula), NAMED)
         else:
             self.add(tuple(words), formula, NAMED)
+        if attribute.group is not None:
+            self.add(stems(attribute.member), formula, NAMED)
 
     def categorical(self, attribute: Attribute, column: int) -> None:
         name = stems(attribute.name)
+        if attribute.ordered:
+            self.ordinals.setdefault(name, (attribute, column))
         nouns = list(dict.fromkeys([name, tuple(word for word in name if word not in KINDS)]))
         nouns += [member for group in GROUPS if nouns[-1] in group for member in group if member not in nouns]
         for noun in nouns:
@@ -158,6 +163,12 @@ class Lexicon:
             if wanted
         ]
         return And((*whole, atom)) if whole else atom
+
+    def value_at(self, attribute: Attribute, words: Phrase) -> tuple[int, int] | None:
+        """The value that the words begin with and how many words it has; the longest one wins."""
+        spoken = ((len(phrase), index) for index, value in enumerate(attribute.values) if (phrase := stems(value)))
+        found = [(index, length) for length, index in spoken if stems(attribute.values[index]) == words[:length]]
+        return max(found, key=lambda pair: pair[1], default=None)
 
     def share(self, group: Iterable[Phrase]) -> None:
         members = list(group)

@@ -184,8 +184,10 @@ class Segmenter:
     # --- numbers ---
 
     def measured(self, i: int) -> Piece | None:
-        """A continuous attribute and a number: "age above 60", "older than 60", "over the age of 60"."""
+        """A continuous attribute and a number: "age above 60", "older than 60"; an ordinal one: "older than young"."""
         if (comparative := w.COMPARATIVES.get(self.stems[i])) and self.at(i + 1, ("than",)):
+            if ordinal := self.lexicon.ordinals.get(stems(comparative[0])):
+                return self.compared(i, self.skip(i + 2, ("the", "an", "a")), ordinal, comparative[1])
             scale = self.lexicon.scales.get(stems(comparative[0]))
             return self.threshold(i, i + 2, scale, comparative[1]) if scale else None
         j, scale = self.scale(i)
@@ -205,6 +207,19 @@ class Segmenter:
             return Piece("unknown", i, start, note=why)
         found = self.threshold(i, j, scale, relation)
         return replace(found, formula=negate(found.formula)) if denied and found.formula else found
+
+    def compared(self, i: int, j: int, scale: Scale, above: bool) -> Piece:
+        """An ordinal attribute and a value: "older than young"."""
+        attribute, column = scale
+        found = self.lexicon.value_at(attribute, self.stems[j:])
+        if found is None:
+            return Piece("unknown", i, j, note=f"without its value; write one of: {', '.join(attribute.values)}")
+        index, length = found
+        chosen = tuple(range(index + 1, len(attribute.values)) if above else range(index))
+        if not chosen:
+            side = "above" if above else "below"
+            return Piece("unknown", i, j + length, note=f"as {attribute.name!r} has no value {side} that")
+        return Piece("item", i, j + length, OneOf(attribute, column, chosen))
 
     def threshold(self, i: int, j: int, scale: Scale, above: bool) -> Piece:
         value = self.number(j)

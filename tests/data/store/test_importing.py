@@ -296,7 +296,7 @@ def test_a_schema_is_read_from_yaml(tmp_path: Path) -> None:
     [
         (
             "smile: binary",
-            "must list attributes, each with a name and of fields only applies_if, detail_of, kind, name",
+            "each with a name and of fields only applies_if, detail_of, group, kind, name, ordered",
         ),
         ("[]", "must list attributes"),
         ("- {name: x, colour: red}", "must list attributes"),

@@ -125,6 +125,8 @@ def test_written_manifests_keep_to_the_json_schema(stores: Any, tmp_path: Path, 
         {"shards": [{**SHARD, "file": "../shard-00000.safetensors"}]},
         {"shards": [{**SHARD, "sha256": "xyz"}]},
         {"schema": [{"name": "a", "applies_if": {"a": 1}}]},
+        {"schema": [{"name": "a", "ordered": 1}]},
+        {"schema": [{"name": "a_b", "group": None}]},
     ],
 )
 def test_the_json_schema_refuses_what_the_reader_refuses(
