@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lcg import __version__
 from lcg.data.atomic import write_atomic
 from lcg.data.statistics import Statistics, Whitening
+from lcg.generators.base import latents_sha256_of
 from lcg.models.names import is_exported
 from lcg.schema import Schema
 from lcg.sealed import sealed
@@ -78,7 +79,7 @@ def describe_network(checkpoint: dict[str, Any], kind: Kind, config: dict[str, A
         "config": config,
         **statistics_tensors(data.statistics),
         "store": data.store.fingerprint,
-        "generator": data.store.provenance.get("generator", {}).get("weights_sha256", ""),
+        "generator": latents_sha256_of(data.store.provenance.get("generator", {})),
         "provenance": dict(data.store.provenance),
     }
     if kind == "classifier":
@@ -123,7 +124,7 @@ class LoadedNetwork(Generic[Network]):
         network: of the kind that was asked for.
         statistics: how its latents are standardised.
         store: fingerprint of the store it was trained on.
-        generator: hash of the weights of the generator that encoded the store; empty when it is not known.
+        generator: whose latents the store has (`Generator.latents_sha256`); empty when it is not known.
         config: its constructor's arguments.
         path: where it came from.
         calibration: of a classifier whose fit has ended, what its validation data say: `dependence`, how formulas are
@@ -147,6 +148,11 @@ class LoadedNetwork(Generic[Network]):
     distilled: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def latents(self) -> str:
+        """Fingerprint of the store that the latents are from: not its own, where only labels were added to another."""
+        return str(self.provenance.get("relabelled", {}).get("store", self.store))
 
 
 @overload
@@ -256,7 +262,7 @@ def load_networks(
             f"{p.path} is a distilled prior, which can only generate, with the sampler consistency; editing, "
             "likelihoods and verification need the prior it was distilled from: give that"
         )
-    if p.store != c.store:
+    if p.latents != c.latents:
         raise ValueError(
             f"{p.path} and {c.path} were trained on different stores ({p.store[:12]} and {c.store[:12]}); "
             "fit both on one store"

@@ -22,7 +22,7 @@ from lcg.data.store import LatentStore
 from lcg.data.store.checks import check_latents
 from lcg.editing import EditSession, Inversion, Step
 from lcg.editing.guided import check_strength
-from lcg.generators.base import Generator, weights_sha256
+from lcg.generators.base import Generator, latents_sha256_of
 from lcg.guidance import parse_edit
 from lcg.models.choice import chosen
 from lcg.nets.execution import Execution
@@ -97,9 +97,9 @@ def edit_job(
     frames, slider = opened.frames(), opened.strip(strengths) if strengths else None
     seconds = time.perf_counter() - started
 
-    write_edits(folder, pipeline, images, frames, [titled(step) for step in opened.steps])
+    write_edits(folder, pipeline, images, frames, [titled(step) for step in opened.steps], opened.code)
     if slider is not None:
-        write_slider(folder, pipeline, slider, strengths)
+        write_slider(folder, pipeline, slider, strengths, opened.code)
     (folder / "session.json").write_text(saved + "\n")
     write_provenance(
         folder,
@@ -155,7 +155,8 @@ def begin(
         session = given
     else:
         images, inverted = given, pipeline.invert(given)
-        session = pipeline.session(pipeline.statistics.standardise(inverted.z), None, pipeline.editing.strength)
+        z_0 = pipeline.statistics.standardise(inverted.z)
+        session = pipeline.session(z_0, None, pipeline.editing.strength, inverted.code)
     for edit in edits:
         session.add(edit)
     return session, images, inverted
@@ -167,21 +168,30 @@ def titled(step: Step) -> str:
 
 
 def write_edits(
-    folder: Path, pipeline: Pipeline, images: NDArray[np.uint8] | None, frames: list[torch.Tensor], steps: list[str]
+    folder: Path,
+    pipeline: Pipeline,
+    images: NDArray[np.uint8] | None,
+    frames: list[torch.Tensor],
+    steps: list[str],
+    code: torch.Tensor | None,
 ) -> None:
     """OUT/images, OUT/strip.png and OUT/latents.safetensors: the sources and what each step made of them."""
-    pictures, titles = [pipeline.decode(z_0) for z_0 in frames], ["reconstruction", *steps]
+    pictures, titles = [pipeline.decode(z_0, code=code) for z_0 in frames], ["reconstruction", *steps]
     if images is not None:
         pictures, titles = [images, *pictures], ["source", *titles]
     for number, picture in enumerate(pictures):
         save_images(folder / "images", picture, suffix=f"_{number}")
     strips(np.stack(pictures, axis=1), titles).save(folder / "strip.png")
-    save_file({"z_0": torch.stack(frames, dim=1).cpu().contiguous()}, folder / "latents.safetensors")
+    codes = {} if code is None else {"code": code.cpu().contiguous()}
+    save_file({"z_0": torch.stack(frames, dim=1).cpu().contiguous(), **codes}, folder / "latents.safetensors")
 
 
-def write_slider(folder: Path, pipeline: Pipeline, z_0: torch.Tensor, strengths: list[float]) -> None:
+def write_slider(
+    folder: Path, pipeline: Pipeline, z_0: torch.Tensor, strengths: list[float], code: torch.Tensor | None
+) -> None:
     """OUT/slider.png: a row per source, a column per strength; z_0 (B, S, *latent)."""
-    pictures = np.stack([pipeline.decode(row) for row in z_0])
+    codes = [None] * len(z_0) if code is None else [own.expand(z_0.shape[1], *own.shape) for own in code]
+    pictures = np.stack([pipeline.decode(row, code=own) for row, own in zip(z_0, codes, strict=True)])
     strips(pictures, [f"{strength:g}" for strength in strengths]).save(folder / "slider.png")
 
 
@@ -225,8 +235,8 @@ def read_store(path: str, rows: list[int], pipeline: Pipeline) -> EditSession:
         )
     if store.schema != pipeline.schema:
         raise ValueError(f"the store {path} has other attributes than the classifier; use the store it was fitted on")
-    encoder = store.provenance.get("generator", {}).get("weights_sha256", "")
-    if encoder and encoder != weights_sha256(pipeline.generator):
+    encoder = latents_sha256_of(store.provenance.get("generator", {}))
+    if encoder and encoder != pipeline.generator.latents_sha256():
         raise ValueError(f"the store {path} was encoded by another generator than this one; encode its images again")
     wrong = [row for row in rows if not 0 <= row < len(store)]
     if wrong or not rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,32 @@ class JobParser:
         return config
 
     def values(self, config: Any) -> dict[str, Any]:
-        """The function's arguments, by name."""
-        values: dict[str, Any] = vars(self.parser.instantiate(config))
-        values.pop("config")
-        return values
+        """The function's arguments, by name. Raises what the constructors of objects among them raise."""
+        try:
+            values: dict[str, Any] = vars(self.parser.instantiate(config))
+        except ValueError as error:
+            raised = without_parser(error)
+        else:
+            values.pop("config")
+            return values
+        raise raised
 
     def save(self, config: Any, folder: Path) -> None:
         """FOLDER/config.yaml: the options as they were given, ready for --config."""
         self.parser.save(config, folder / "config.yaml", overwrite=True, multifile=False)
+
+
+def without_parser(error: BaseException) -> BaseException:
+    """What a constructor raised, where jsonargparse wrapped it in errors of its own, or else the error itself."""
+    import jsonargparse
+
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        *_, (frame, _) = traceback.walk_tb(found.__traceback__)
+        if Path(jsonargparse.__file__).parent not in Path(frame.f_code.co_filename).parents:
+            return found
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def join_lists(function: Callable[..., object], words: Sequence[str], positional: bool = False) -> list[str]:

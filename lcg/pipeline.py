@@ -11,7 +11,6 @@ sample from its own seed, so that a sample does not depend on the batch it was m
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from lcg.data.statistics import Statistics
 from lcg.diffusion import Denoiser, Randomness, StaticSampling, generators, randn
 from lcg.editing import EditResult, EditSession, GuidedEditor, Inversion, edit_sequence
 from lcg.editing.session import MAX_CHARACTERS
-from lcg.generators.base import Generator, pixels_to_x, weights_sha256, x_to_pixels
+from lcg.generators.base import Generator
 from lcg.guidance import (
     ClassifierTerm,
     CompiledFormula,
@@ -48,6 +47,7 @@ from lcg.guidance import (
     parse_edit,
     without_weights,
 )
+from lcg.imaging import Imaging
 from lcg.models.names import find_model
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
@@ -136,17 +136,19 @@ class Pipeline:
 
     # --- latents and images ---
 
-    def decode(self, z_0: Tensor, batch_size: int = 256) -> NDArray[np.uint8]:
-        """Images (N, H, W, C) of standardised latents. Raises ValueError for latents that are not finite."""
-        finite = torch.isfinite(z_0).flatten(1).all(1)
-        if not bool(finite.all()):
-            row = int((~finite).nonzero()[0])
-            raise ValueError(
-                f"`z_0` must be finite, got NaN or infinity in row {row}; check the weights of the networks"
-            )
-        with torch.no_grad():
-            parts = [self.generator.decode(self.statistics.restore(z)) for z in z_0.split(batch_size)]
-        return np.concatenate([x_to_pixels(x).cpu().numpy() for x in parts])
+    def decode(self, z_0: Tensor, batch_size: int = 256, code: Tensor | None = None) -> NDArray[np.uint8]:
+        """Images (N, H, W, C) of standardised latents.
+
+        Args:
+            z_0: (N, *latent).
+            batch_size: images that are decoded together.
+            code: (N, *code) of the images that the latents are edits of, as `code` gives them; None where the generator
+                has none, or the latents come from nowhere.
+
+        Raises:
+            ValueError: latents that are not finite, codes that are not one for each, or of a generator without codes.
+        """
+        return self._imaging().decode(z_0, code, batch_size)
 
     def encode(self, images: NDArray[np.uint8], batch_size: int = 256, inversion: Inverting | None = None) -> Tensor:
         """Standardised latents of images.
@@ -164,26 +166,22 @@ class Pipeline:
             ValueError: they have another size than the generator's.
             NotImplementedError: the generator lacks what `inversion` asks for.
         """
-        how, x = inversion or self.inversion, self._pixels(images)
-        if how.encodes(self.generator):
-            # Not through `invert`, which would decode all of them for the sake of their errors.
-            with contextlib.suppress(NotImplementedError), torch.no_grad():
-                z = [self.generator.encode(pixels_to_x(part).to(self.device)) for part in x.split(batch_size)]
-                return self.statistics.standardise(torch.cat(z))
-        return self.statistics.standardise(self.invert(images, how).z)
+        return self._imaging(inversion).encode(images, batch_size)
 
     def invert(self, images: NDArray[np.uint8], inversion: Inverting | None = None) -> Inversion:
         """Raw latents of images (N, H, W, C) uint8, and how well they reproduce them; else as `encode`."""
-        x = pixels_to_x(self._pixels(images)).to(self.device)
-        return (inversion or self.inversion).invert(self.generator, x, self.statistics)
+        return self._imaging(inversion).invert(images)
 
-    def _pixels(self, images: NDArray[np.uint8]) -> Tensor:
-        channels, height, width = self.generator.image_shape
-        if images.shape[1:] != (height, width, channels):
-            raise ValueError(
-                f"the images must be {height}x{width} with {channels} channels, got {images.shape[1:]}; resize them"
-            )
-        return torch.from_numpy(np.ascontiguousarray(images))
+    def code(self, images: NDArray[np.uint8], z_0: Tensor) -> Tensor | None:
+        """What standardised latents (N, *latent) leave out of their images, for `decode`; None if nothing.
+
+        Raises:
+            TypeError, ValueError: as `encode`.
+        """
+        return self._imaging().code(images, z_0)
+
+    def _imaging(self, inversion: Inverting | None = None) -> Imaging:
+        return Imaging(self.generator, self.statistics, inversion or self.inversion, self.device)
 
     # --- generation ---
 
@@ -471,8 +469,9 @@ class Pipeline:
         """
         self.editor()  # refuses before work
         z_0 = self.encode(images)
+        code = self.code(images, z_0)
         results = self.edit_latents(z_0, edits, strength=strength)
-        return [self.decode(z_0), *(self.decode(result.z_0) for result in results)]
+        return [self.decode(z_0, code=code), *(self.decode(result.z_0, code=code) for result in results)]
 
     def edit_latents(
         self,
@@ -496,23 +495,34 @@ class Pipeline:
         return edit_sequence(editor, z_0, [parse_edit(edit, self.schema) for edit in edits], labels, strength)
 
     def session(
-        self, sources: NDArray[np.uint8] | Tensor, labels: Tensor | None = None, strength: float | None = None
+        self,
+        sources: NDArray[np.uint8] | Tensor,
+        labels: Tensor | None = None,
+        strength: float | None = None,
+        code: Tensor | None = None,
     ) -> EditSession:
-        """An editing session with this pipeline's editor, whose results are latents: `decode(session.result())`.
+        """An editing session with this pipeline's editor, whose results are latents.
+
+            images = pipeline.decode(session.result(), code=session.code)
 
         Args:
             sources: images (N, H, W, C) uint8, or standardised latents (N, *latent).
             labels: known labels (N, A), NaN where unknown; None when the classifier shall find them out.
             strength: how far to go, from 0, the source, to 1; None for that of `editing`.
+            code: of latents, what they leave out of their images, if that is known; that of images is found.
 
         Raises:
             TypeError, ValueError: as `encode`, `editor` and `EditSession`; or latents of another shape than the
                 prior's.
         """
         self.editor()  # refuses before work
-        z_0 = sources.to(self.device) if isinstance(sources, Tensor) else self.encode(sources)
+        if isinstance(sources, Tensor):
+            z_0, code = sources.to(self.device), None if code is None else code.to(self.device)
+        else:
+            z_0 = self.encode(sources)
+            code = self.code(sources, z_0)
         labels = None if labels is None else labels.to(self.device)
-        return self._own(EditSession(z_0, self.schema, labels, strength))
+        return self._own(EditSession(z_0, self.schema, labels, strength, code=code))
 
     def open_session(self, path: str | PathLike[str]) -> EditSession:
         """The session that a file holds (`EditSession.to_json`), with this pipeline's editor.
@@ -588,16 +598,16 @@ def load(
             f"the networks were trained on latents of shape {shape}, the generator has "
             f"{tuple(generator.latent_shape)}; use the generator{origin} that encoded the store"
         )
-    if p.generator and p.generator != weights_sha256(generator):
+    if p.generator and p.generator != generator.latents_sha256():
         raise ValueError(
             f"the store of {p.path} was encoded by a generator with weights {p.generator[:12]}, this one has "
-            f"{weights_sha256(generator)[:12]}; use that generator{origin}, or encode and fit again"
+            f"{generator.latents_sha256()[:12]}; use that generator{origin}, or encode and fit again"
         )
     generator = generator.to(device).eval().requires_grad_(False)
     if execution is not None:
         p.network.execution = c.network.execution = execution
     labels, calibrated = c.labels, c.calibration.get("dependence", "independent")
-    return Pipeline(generator, p.network, c.network, p.statistics, p.store, labels, calibrated, p.distilled, **settings)
+    return Pipeline(generator, p.network, c.network, p.statistics, c.store, labels, calibrated, p.distilled, **settings)
 
 
 def _seeds(n: int, first: int) -> tuple[int, ...]:

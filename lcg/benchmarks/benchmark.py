@@ -165,14 +165,14 @@ class Benchmark:
             return [float(part.formula.holds(self._judged(z_0)[1]).double().mean()) for z_0 in drawn]
         sources, found = self.sources(part, "tuning", count), []
         for z_0 in method.edit_each(part, *self._on_device(sources), range(count), strengths):
-            images, labels = self._judged(z_0)
+            images, labels = self._judged(z_0, sources.code)
             outside = outside_of(images, sources, len(part.edits) - 1)
             found.append(float(edits_succeed(schema, part.edits, labels, sources, outside).double().mean()))
         return found
 
-    def _judged(self, z_0: Tensor) -> tuple[np.ndarray, Tensor]:
+    def _judged(self, z_0: Tensor, code: Tensor | None = None) -> tuple[np.ndarray, Tensor]:
         """Images (N, H, W, 3) of latents, and the labels (N, A) that the judge sees in them."""
-        images = self.pipeline.decode(z_0)
+        images = self.pipeline.decode(z_0, code=code)
         return images, self.evaluator.see(images).labels
 
     def adopt(self, tasks: Sequence[Task]) -> None:
@@ -248,11 +248,12 @@ class Benchmark:
         tensors, _ = read_tensors(path)
         return Made(tensors["z_0"], tensors["images"].numpy() if "images" in tensors else None)
 
-    def images(self, made: Made, frame: int) -> np.ndarray:
-        """Of a frame, (n, H, W, 3)."""
+    def images(self, made: Made, frame: int, sources: Sources | None) -> np.ndarray:
+        """Of a frame, (n, H, W, 3); what was made of sources is decoded with what their latents leave out of them."""
         if made.images is not None:
             return made.images[frame]
-        return self.pipeline.decode(made.z_0[frame].to(self.pipeline.device))
+        code = None if sources is None else sources.code
+        return self.pipeline.decode(made.z_0[frame].to(self.pipeline.device), code=code)
 
     def look(self, cell: Cell, rows: range, path: Path) -> None:
         """Makes a chunk and writes down what is seen of it."""
@@ -260,7 +261,7 @@ class Benchmark:
         sources = None if cell.sources is None else cell.sources()[rows.start : rows.stop]
         steps = 0 if sources is None or sources.regions is None else len(sources.regions) - 1
         for number, frame in enumerate(cell.frames):
-            images = self.images(made, number)
+            images = self.images(made, number, sources)
             seen = self.evaluator.see(images)
             step = number if isinstance(cell.task, Edit) else steps
             entry = {"labels": seen.labels, "features": seen.features}

@@ -70,16 +70,19 @@ class Sources:
         labels: (N, A) true ones, or, of synthetic images, those that the judge sees.
         z_0: (N, *latent) standardised.
         regions: (steps, N, H, W) bool, where the images may change after each edit; None where nobody knows.
+        code: (N, *code) what the latents leave out of the images; None if nothing, or if the images were decoded.
     """
 
     images: Tensor
     labels: Tensor
     z_0: Tensor
     regions: Tensor | None
+    code: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> Sources:
         regions = None if self.regions is None else self.regions[:, rows]
-        return Sources(self.images[rows], self.labels[rows], self.z_0[rows], regions)
+        code = None if self.code is None else self.code[rows]
+        return Sources(self.images[rows], self.labels[rows], self.z_0[rows], regions, code)
 
 
 class Evaluator:
@@ -144,7 +147,9 @@ class Evaluator:
         return NearestReal(entry["real"], float(entry["threshold"]))
 
     def encode(self, real: RealSet) -> Tensor:
-        """Standardised latents (N, *latent)."""
+        """Standardised latents (N, *latent): those that the images were decoded from, where they are known."""
+        if real.z is not None:
+            return self.pipeline.statistics.standardise(real.z.to(self.pipeline.device)).cpu()
         return self.pipeline.encode(real.images).cpu()
 
     # --- references ---
@@ -200,21 +205,27 @@ class Evaluator:
 
         sampling = str(self.pipeline.sampling) if task.synthetic else ""
         entry = self.cache.get(make, "sources", task.name, str(wanted), split, count, sampling)
-        return Sources(entry["images"], entry["labels"], entry["z_0"], entry.get("regions"))
+        return Sources(entry["images"], entry["labels"], entry["z_0"], entry.get("regions"), entry.get("code"))
 
     def originals(self, split: str, count: int) -> Sources:
         """Images of the world as they come, to be reconstructed."""
 
         def make() -> Tensors:
-            real = self.world.real("uniform", count, split)
-            return {"images": torch.from_numpy(real.images), "labels": real.labels, "z_0": self.encode(real)}
+            return self._encoded(self.world.real("uniform", count, split))
 
         entry = self.cache.get(make, "originals", split, count)
-        return Sources(entry["images"], entry["labels"], entry["z_0"], None)
+        return Sources(entry["images"], entry["labels"], entry["z_0"], None, entry.get("code"))
+
+    def _encoded(self, real: RealSet) -> Tensors:
+        """Images, labels and latents; and, if these do not hold all of the images, the codes that have the rest."""
+        z_0 = self.encode(real)
+        found = {"images": torch.from_numpy(real.images), "labels": real.labels, "z_0": z_0}
+        code = self.pipeline.code(real.images, z_0) if real.z is None else None
+        return found if code is None else {**found, "code": code}
 
     def _real(self, task: Edit, wanted: Formula, split: str, count: int) -> Tensors:
         real = self.world.real("uniform", count, split, wanted)
-        found = {"images": torch.from_numpy(real.images), "labels": real.labels, "z_0": self.encode(real)}
+        found = self._encoded(real)
         regions = [self.world.regions(real, part.edits) for part in task.steps()]
         known = [torch.from_numpy(region) for region in regions if region is not None]
         return found | ({"regions": torch.stack(known)} if known else {})

@@ -87,8 +87,12 @@ class Exhibits:
         found: list[NDArray[np.uint8]] = []
         for rows in cell.chunks(self.sizes.chunk):
             if sum(map(len, found)) < count:
-                found.append(self.benchmark.images(self.benchmark.samples(cell, rows), frame))
+                found.append(self._images(cell, frame, rows))
         return np.concatenate(found)[:count]
+
+    def _images(self, cell: Cell, frame: int, rows: range) -> NDArray[np.uint8]:
+        sources = None if cell.sources is None else cell.sources()[rows.start : rows.stop]
+        return self.benchmark.images(self.benchmark.samples(cell, rows), frame, sources)
 
     def prior(self, cell: Cell) -> Picture:
         images = self.first(cell, 2 * self.sizes.shown)
@@ -112,7 +116,8 @@ class Exhibits:
         assert isinstance(cell.task, Edit) and cell.sources is not None
         count = max(2, self.sizes.shown // 4)
         sources = cell.sources()[:count]
-        decoded = self.benchmark.pipeline.decode(sources.z_0.to(self.benchmark.pipeline.device))
+        pipeline = self.benchmark.pipeline
+        decoded = pipeline.decode(sources.z_0.to(pipeline.device), code=sources.code)
         edited = [self.first(cell, count, step) for step in range(len(cell.frames))]
         frames = np.stack([sources.images.numpy(), decoded, *edited], axis=1)
         caption = f"The first sources, not chosen; each edit on top of the ones before. {self._chosen(cell)}"
@@ -154,7 +159,6 @@ class Exhibits:
 
     def _save(self, cell: Cell, frame: int, rows: range, place: Path, done: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
-        images = self.benchmark.images(self.benchmark.samples(cell, rows), frame)
-        for row, image in zip(rows, images, strict=True):
+        for row, image in zip(rows, self._images(cell, frame, rows), strict=True):
             Image.fromarray(image).save(place / f"{row:06d}.png")
         done.write_text("done")

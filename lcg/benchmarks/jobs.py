@@ -282,7 +282,7 @@ def provenance(job: Job, setting: Setting, settings: dict[str, Any], crew: Crew)
         "machine": f"{platform.machine()}, {ranks} ranks, {torch.get_num_threads()} threads each",
         "config": {"tasks": [fill(text, job.attributes) for text in job.tasks], "seeds": job.seeds, **settings},
         "commands": job.commands,
-        "notes": [*setting.faults, *job.notes, *NOTES],
+        "notes": [*setting.faults, *setting.world.notes, *job.notes, *NOTES],
         "generator": {**generator.identity(), "provenance": getattr(generator, "provenance", {})},
         "judge": {"weights_sha256": settings["judge"], "provenance": _readable(setting.judge.provenance)},
         "store": _readable(setting.store.provenance),

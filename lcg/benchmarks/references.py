@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache, partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,14 +65,13 @@ class References:
     def _make_satisfying(self, formula: str, seed: int, count: int, rows: range) -> Made:
         real, weights = self.satisfying(formula)
         drawn = torch.multinomial(weights, count, True, generator=torch.Generator().manual_seed(seed))
-        return self._made(real.images[drawn[rows.start : rows.stop].numpy()])
+        return self._made(real[drawn[rows.start : rows.stop].numpy()])
 
     def _floor(self, seed: int, count: int) -> RealSet:
         return self.evaluator.world.real("biased", count, f"biased-floor-{seed}")
 
     def _make_floor(self, seed: int, count: int, rows: range) -> Made:
-        images = self.floor(seed, count).images[rows.start : rows.stop]
-        return Made(self.pipeline.encode(images)[None])
+        return Made(self.evaluator.encode(self.floor(seed, count)[rows.start : rows.stop])[None])
 
     def _make_gaussian(self, seed: int, count: int, rows: range) -> Made:
         """Latents drawn from a normal distribution fitted to real ones: what a prior must beat."""
@@ -92,8 +90,8 @@ class References:
         part = self.originals(seed, count)[rows.start : rows.stop]
         return Made(part.z_0[None], part.images.numpy()[None] if real else None)
 
-    def _made(self, images: np.ndarray) -> Made:
-        return Made(self.pipeline.encode(images)[None], images[None])
+    def _made(self, real: RealSet) -> Made:
+        return Made(self.evaluator.encode(real)[None], real.images[None])
 
     # --- figures ---
 

@@ -19,7 +19,7 @@ from lcg.benchmarks.options import options_of
 from lcg.benchmarks.worlds.discipline import check_judge, check_world
 from lcg.benchmarks.worlds.world import World
 from lcg.data.store import LatentStore
-from lcg.generators.base import Generator, weights_sha256
+from lcg.generators.base import Generator, StochasticGenerator, weights_sha256
 from lcg.metrics.judge import AvatarJudge, Judge
 from lcg.metrics.reference import marginals
 from lcg.pipeline import Pipeline, load
@@ -86,6 +86,11 @@ class Setting:
                 f"the world's images must be of the generator's shape {tuple(pipeline.generator.image_shape)}, got "
                 f"{tuple(world.image_shape)}; crop and resize them"
             )
+        if world.decoder not in ("", weights_sha256(pipeline.generator)):
+            raise ValueError(
+                "the world's images must be drawn by the generator that is controlled, got those of another one; give "
+                "`generator` and that of `world` the same class and weights"
+            )
         if data.fingerprint != pipeline.store:
             raise ValueError(f"{prior} was fitted on another store than {store}; fit it again, or name its own store")
         guides = {
@@ -102,7 +107,7 @@ class Setting:
             *check_world(world, provenance, shared_judge),
         )
         own = {"store": pipeline.store, **networks, "judge": weights_sha256(judge), "world": world.identity()}
-        kept = Cache(Path(cache), {**own, "lcg": __version__})
+        kept = Cache(Path(cache), {**own, **path_of(pipeline.generator), "lcg": __version__})
         return cls(pipeline, data, judge, world, kept, faults)
 
     def with_settings(self, **settings: Any) -> Pipeline:
@@ -147,4 +152,10 @@ class Setting:
         """What every sample depends on, in JSON primitives."""
         pipeline = self.pipeline
         networks = [pipeline.store, weights_sha256(pipeline.denoiser), weights_sha256(pipeline.classifier)]
-        return {"networks": networks, "generator": weights_sha256(pipeline.generator), "lcg": __version__}
+        generator = {"generator": weights_sha256(pipeline.generator), **path_of(pipeline.generator)}
+        return {"networks": networks, **generator, "lcg": __version__}
+
+
+def path_of(generator: Generator) -> dict[str, Any]:
+    """What images and codes depend on beside the weights, where a generator has codes: its steps, for one."""
+    return {"path": generator.identity()} if isinstance(generator, StochasticGenerator) else {}

@@ -64,12 +64,15 @@ class Inversion:
         steps: (B,) how many steps of descent were taken, 0 for the encoder's answer.
         converged: (B,) whether the error is within the tolerance, or descent had ceased to get on before its steps ran
             out. More steps are worth a try where this is False.
+        code: (B, *code) what a `StochasticGenerator` needs beside z, with which the error is that of decode(z, code);
+            None where nobody asked, or the generator has none.
     """
 
     z: Tensor
     error: Tensor
     steps: Tensor
     converged: Tensor
+    code: Tensor | None = None
 
 
 def pixel_distance(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from lcg.schema import Schema
 
 FORMAT, VERSION = "lcg.edit_session", 1
 KEYS = ("format", "version", "schema", "z_0", "labels", "history", "position")
+OPTIONAL = ("code",)
 
 # What a file may hold: enough for every true session, little enough that a stranger's file does no harm.
 MAX_CHARACTERS = 16 * 2**20
@@ -106,11 +107,13 @@ class EditSession:
         labels: known labels of the sources (B, A), NaN where unknown; None when editors shall find them out.
         strength: how far to go, in the editor's own unit; None for its default.
         editor: the method, where none is named; may be set later. It is not part of a file.
+        code: (B, *code) what the latents leave out of the sources' images, if there is anything; kept for who decodes
+            the results, copied.
 
     Raises:
-        TypeError: z_0 or labels are neither float32 nor float64, or the strength is no number.
-        ValueError: their shapes do not fit each other or the schema, z_0 is not finite, labels are infinite, or the
-            strength is negative or not finite.
+        TypeError: z_0, labels or code are neither float32 nor float64, or the strength is no number.
+        ValueError: their shapes do not fit each other or the schema, z_0 or code is not finite, labels are infinite, or
+            the strength is negative or not finite.
     """
 
     def __init__(
@@ -120,11 +123,13 @@ class EditSession:
         labels: Tensor | None = None,
         strength: float | None = None,
         editor: Editor | None = None,
+        code: Tensor | None = None,
     ) -> None:
-        _check_source(z_0, schema, labels)
+        _check_source(z_0, schema, labels, code)
         self.schema, self.editor = schema, editor
         self.z_0 = _copied(z_0)
         self.labels = None if labels is None else _copied(labels)
+        self.code = None if code is None else _copied(code)
         self._history, self._position = [State(strength=_strength(strength))], 0
         self._literals: dict[str, Formula] = {}
         self._made: WeakKeyDictionary[Editor, OrderedDict[Key, Tensor]] = WeakKeyDictionary()
@@ -332,6 +337,8 @@ class EditSession:
             ],
             "position": self._position,
         }
+        if self.code is not None:
+            entries["code"] = _packed(self.code)
         text = json.dumps(entries, allow_nan=False, separators=(",", ":"))
         if len(text) > MAX_CHARACTERS:
             raise ValueError(
@@ -362,13 +369,14 @@ class EditSession:
             )
         z_0 = _unpacked("z_0", entries["z_0"])
         labels = None if entries["labels"] is None else _unpacked("labels", entries["labels"])
+        code = _unpacked("code", entries["code"]).to(device) if "code" in entries else None
         history, position = entries["history"], entries["position"]
         if not isinstance(history, list) or not 1 <= len(history) <= MAX_STATES:
             raise ValueError(f"`history` must be a list of 1 to {MAX_STATES} states, got {_brief(history)}")
         if type(position) is not int or not 0 <= position < len(history):
             raise ValueError(f"`position` must be that of a state, 0 to {len(history) - 1}, got {_brief(position)}")
         try:
-            session = cls(z_0.to(device), schema, None if labels is None else labels.to(device))
+            session = cls(z_0.to(device), schema, None if labels is None else labels.to(device), code=code)
             session._history = [_state(entry, session._literal) for entry in history]
         except TypeError as error:  # a number or a text where there should be another thing
             raise ValueError(f"the session is damaged: {error}") from error
@@ -392,14 +400,19 @@ def _edited(
     return editor.edit(z_0, EditRequest(edits, labels, strength, results)).z_0.detach()
 
 
-def _check_source(z_0: Tensor, schema: Schema, labels: Tensor | None) -> None:
-    for name, tensor in (("z_0", z_0), ("labels", labels)):
+def _check_source(z_0: Tensor, schema: Schema, labels: Tensor | None, code: Tensor | None) -> None:
+    for name, tensor in (("z_0", z_0), ("labels", labels), ("code", code)):
         if tensor is not None and tensor.dtype not in DTYPES.values():
             raise TypeError(f"`{name}` must be float32 or float64, got {tensor.dtype}; use {name}.float()")
     if z_0.ndim < 2 or not z_0.numel():
         raise ValueError(f"`z_0` must be (B, *latent) with at least one source, got shape {tuple(z_0.shape)}")
     if not bool(z_0.isfinite().all()):
         raise ValueError("`z_0` must be finite, got NaN or infinity; check the encoder, or the file that it came from")
+    if code is not None and (len(code) != len(z_0) or not bool(code.isfinite().all())):
+        raise ValueError(
+            f"`code` must be finite, a row for each of {len(z_0)} sources, got shape {tuple(code.shape)}; "
+            "take it from the images that the latents are of"
+        )
     if labels is None:
         return
     if tuple(labels.shape) != (len(z_0), len(schema)):
@@ -492,7 +505,7 @@ def _entries(text: str) -> dict[str, Any]:
         raise ValueError(
             f"`version` must be {VERSION}, got {_brief(entries.get('version'))}; read it with the lcg that wrote it"
         )
-    unknown, missing = sorted(set(entries) - set(KEYS)), sorted(set(KEYS) - set(entries))
+    unknown, missing = sorted(set(entries) - {*KEYS, *OPTIONAL}), sorted(set(KEYS) - set(entries))
     if unknown or missing:
         raise ValueError(
             f"a session must have the keys {', '.join(KEYS)}; unknown: {_brief(unknown)}, missing: {missing}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -72,6 +73,10 @@ class Generator(nn.Module, ABC):
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
+    def latents_sha256(self) -> str:
+        """Names whose latents `decode` takes: the weights, but for adapters that take those of another generator."""
+        return weights_sha256(self)
+
     def identity(self) -> dict[str, Any]:
         """What this generator is, in JSON primitives: equal identities give equal latents for equal images."""
         return {
@@ -82,6 +87,49 @@ class Generator(nn.Module, ABC):
         }
 
 
+class StochasticGenerator(Generator):
+    """A generator whose latent does not hold all of an image: the rest is in a code of the image's own,
+
+        x = decode(z, stochastic_code(x, z)),      x' = decode(z', stochastic_code(x, z)) where z' is an edit of z.
+
+    Without a code `decode` uses one that is always the same, so that it is a function of the latent alone.
+
+    Attributes:
+        code_shape: shape of one code without the batch, such as (3, 64, 64).
+    """
+
+    code_shape: tuple[int, ...]
+
+    @abstractmethod
+    def decode(self, z: Tensor, code: Tensor | None = None) -> Tensor:
+        """Images of latents.
+
+        Args:
+            z: raw latents (B, *latent_shape).
+            code: (B, *code_shape), what `stochastic_code` gave for the image that is edited; None for the fixed one.
+
+        Returns:
+            x (B, C, H, W) in [-1, 1].
+        """
+
+    @abstractmethod
+    def stochastic_code(self, x: Tensor, z: Tensor) -> Tensor:
+        """What the latents of images leave out.
+
+        Args:
+            x: images (B, C, H, W) in [-1, 1].
+            z: their raw latents (B, *latent_shape).
+
+        Returns:
+            (B, *code_shape), with which `decode` gives x again, as nearly as the generator can.
+        """
+
+
+def latents_sha256_of(identity: Mapping[str, Any]) -> str:
+    """`Generator.latents_sha256` as an identity tells it; empty where it does not."""
+    return str(identity.get("latents_sha256", identity.get("weights_sha256", "")))
+
+
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a module's parameters and buffers, on whatever device they are."""
     digest = hashlib.sha256()
@@ -89,6 +137,12 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def normal_latents(of: Generator, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Latents (n, *latent_shape) from N(0, I), the prior of most GANs, on the device of the weights."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(n, *of.latent_shape, generator=generator, device=device).to(of.device)
 
 
 def pixels_to_x(pixels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lcg.generators.base import Generator
+from lcg.generators.base import Generator, normal_latents
 
 Kind = Literal["TorchScript", "exported program"]
 ROWS = (1, 3)
@@ -43,6 +43,7 @@ class ProgramGenerator(Generator):
         image_shape: (3, H, W); None for what the decoder returns.
         black: what a black pixel is to the programs, -1 or 0; white is 1. Images of lcg are in [-1, 1].
         trust: whether these files may execute code on this machine; without it they are not opened.
+        normal: whether the generator's own prior is N(0, I), as that of most GANs; without it there is none.
 
     Raises:
         ValueError: not trusted; a file is damaged or holds no program; a program does not take the latents or images
@@ -58,6 +59,7 @@ class ProgramGenerator(Generator):
         image_shape: list[int] | None = None,
         black: Literal[-1, 0] = -1,
         trust: bool = False,
+        normal: bool = False,
     ) -> None:
         super().__init__()
         if not trust:
@@ -70,7 +72,7 @@ class ProgramGenerator(Generator):
             raise ValueError(
                 f"`black` must be -1 or 0, got {black!r}; wrap programs of another range before the export"
             )
-        self.black = black
+        self.black, self.normal = black, normal
         self.files, self.kinds = {"decode": decode}, dict[str, Kind]()
         if encode is not None:
             self.files["encode"] = encode
@@ -100,6 +102,9 @@ class ProgramGenerator(Generator):
             return super().encode(x)
         z: Tensor = self.get_submodule("encode_program")((x + 1) / 2 if self.black == 0 else x)
         return z
+
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return normal_latents(self, n, generator) if self.normal else super().sample_latents(n, generator)
 
     def train(self, mode: bool = True) -> ProgramGenerator:
         """Nothing but the flag: exported programs refuse to be asked, and TorchScript stays as it was loaded."""

@@ -22,6 +22,7 @@ from lcg.benchmarks.measures import (
     Identity,
     Measure,
     Neighbours,
+    Pixels,
     Preservation,
     Psnr,
     Sharp,
@@ -279,6 +280,21 @@ def test_equal_images_are_the_same_person(view: Callable[..., View]) -> None:
     assert of(Identity(), view("edit/+hat", AFTER, sources(BEFORE))) == {}  # nobody looked
     generated = frames_of(parse_task("generate/hat", SCHEMA), ())[0]
     assert Identity().look(other.numpy(), generated, 0, None, Truth(features())) == {}
+
+
+def test_change_is_the_mean_difference_of_all_pixels(view: Callable[..., View]) -> None:
+    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    other = images.clone()
+    other[0] += 51  # a fifth of the range
+    other[1, 0] += 51  # in a quarter of the image
+    frame, known = frames_of(parse_task("edit/+hat", SCHEMA), ())[0], sources(torch.zeros(2, 4), images)
+    seen = Pixels().look(other.numpy(), frame, 0, known, Truth(features()))["change"]
+    assert seen.tolist() == pytest.approx([0.2, 0.05])
+    shown = view("edit/+hat", torch.zeros(2, 4), known, change=seen)
+    assert of(Pixels(), shown)["change"].value == pytest.approx(0.125)
+    assert of(Pixels(), view("edit/+hat", AFTER, sources(BEFORE))) == {}  # nobody looked
+    generated = frames_of(parse_task("generate/hat", SCHEMA), ())[0]
+    assert Pixels().look(other.numpy(), generated, 0, None, Truth(features())) == {}
 
 
 def test_psnr_is_that_of_the_mean_squared_error(view: Callable[..., View]) -> None:

@@ -152,6 +152,14 @@ def test_a_world_of_another_size_is_refused(load: Callable[..., Setting]) -> Non
         load(world=Large())
 
 
+def test_a_world_that_another_generator_draws_is_refused(load: Callable[..., Setting]) -> None:
+    class Drawn(AvatarWorld):
+        decoder = "0123"
+
+    with pytest.raises(ValueError, match="must be drawn by the generator that is controlled, got those of another one"):
+        load(world=Drawn())
+
+
 def test_another_store_is_refused(load: Callable[..., Setting], tiny_store: Callable[..., str]) -> None:
     with pytest.raises(ValueError, match=r"was fitted on another store than .*; fit it again, or name its own store"):
         load(store=tiny_store())

@@ -243,3 +243,12 @@ def test_the_command_checks_programs(files: dict[str, str], write: Write, capsys
     assert "0 wrong" in capsys.readouterr().out
     assert main(words) == 1
     assert "`trust` must be true" in capsys.readouterr().out
+
+
+def test_latents_are_drawn_where_the_prior_is_said_to_be_normal(files: dict[str, str]) -> None:
+    drawing = ProgramGenerator(files["export/decode"], trust=True, normal=True)
+    z = drawing.sample_latents(10_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.cov(z.T), torch.eye(5), rtol=0, atol=0.06)
+    assert torch.equal(z[:7], drawing.sample_latents(10_000, torch.Generator().manual_seed(0))[:7])
+    with pytest.raises(NotImplementedError, match="ProgramGenerator has no prior of its own"):
+        ProgramGenerator(files["export/decode"], trust=True).sample_latents(3)

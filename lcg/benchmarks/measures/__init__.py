@@ -5,6 +5,7 @@ from lcg.benchmarks.measures.measure import Images, Measure
 from lcg.benchmarks.measures.of_edits import (
     Identity,
     Perceptual,
+    Pixels,
     Preservation,
     SideEffects,
     edits_succeed,
@@ -35,6 +36,7 @@ __all__ = [
     "Measure",
     "Neighbours",
     "Perceptual",
+    "Pixels",
     "Preservation",
     "Psnr",
     "Sharp",

@@ -81,6 +81,23 @@ class SideEffects(Measure):
             yield Figure("des", disentangled_edit_strength(effects, {name: gain})[name], n=len(view))
 
 
+class Pixels(Measure):
+    """change: how much of the image is another one, wherever; for worlds that do not know where an edit may show."""
+
+    def look(
+        self, images: Images, frame: Frame, step: int, sources: Sources | None, evaluator: Evaluator
+    ) -> dict[str, Tensor]:
+        if sources is None or not isinstance(frame.task, Edit):
+            return {}
+        x, y = (pixels_to_x(torch.as_tensor(i)) for i in (sources.images, images))
+        return {"change": (x - y).abs().flatten(1).mean(1) / 2}
+
+    def figures(self, view: View) -> Iterator[Figure]:
+        change = view.all("change")
+        if change is not None:
+            yield Figure.mean("change", change)
+
+
 class Extracting(Measure):
     """A measure that looks at source and result through a network of the user's choice.
 

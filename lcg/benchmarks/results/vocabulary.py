@@ -118,6 +118,9 @@ METRICS = MappingProxyType(
             4,
             "mean absolute difference of pixels outside the region that the edit may change, on a scale of 0 to 1",
         ),
+        "change": Metric(
+            "change", "lower", 4, "mean absolute difference of all pixels to the source, on a scale of 0 to 1"
+        ),
         "identity": Metric("identity", "higher", 3, "similarity of the person before and after"),
         "perceptual": Metric("perceptual distance", "lower", 3, "distance to the source, as a network sees it"),
         "des": Metric(

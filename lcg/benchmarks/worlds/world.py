@@ -3,7 +3,8 @@
 A world gives labelled images that nothing under test was trained on. It draws them in splits: a split's name and size
 decide on its images, whatever else was drawn before, so that a benchmark that was stopped goes on with the same ones.
 Avatars are drawn without end (`lcg.benchmarks.worlds.avatars`); of a user's own images there are so many and no more
-(`lcg.benchmarks.worlds.folder`).
+(`lcg.benchmarks.worlds.folder`). Where there are no images, a generator's own stand for them
+(`lcg.benchmarks.worlds.generated`).
 """
 
 from __future__ import annotations
@@ -29,14 +30,20 @@ class RealSet:
         images: (N, H, W, 3) uint8.
         labels: (N, A), NaN where a detail does not apply or nobody knows.
         origin: (N, K) what the world itself knows each image by; nobody else's business.
+        z: (N, *latent) the raw latents that the images were decoded from, where they were; None for others.
     """
 
     images: NDArray[np.uint8]
     labels: Tensor
     origin: NDArray[np.int64]
+    z: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> RealSet:
+        z = None if self.z is None else self.z[rows]
+        return type(self)(self.images[rows], self.labels[rows], self.origin[rows], z)
 
 
 class World(ABC):
@@ -46,11 +53,16 @@ class World(ABC):
         schema: the columns of the labels.
         image_shape: (C, H, W) of every image, as the generator's.
         what: what an image shows, in a word, for messages.
+        decoder: SHA-256 of the weights of the generator whose latents the images come with; empty where they come
+            without.
+        notes: what the reader of a report must know of this world, in sentences.
     """
 
     schema: Schema
     image_shape: tuple[int, int, int]
     what: str = "image"
+    decoder: str = ""
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def real(self, kind: Distribution, count: int, split: str, formula: Formula | None = None) -> RealSet:
