@@ -23,7 +23,7 @@ import numpy as np
 from lcg.data.imagefiles import ImageFiles
 from lcg.data.labelled import named, sha256_of_table
 from lcg.data.reading import Reading
-from lcg.data.tables import ROWS_AT_ONCE, Block, Table, open_table
+from lcg.data.tables import ROWS_AT_ONCE, Block, Table, open_table, spelled
 from lcg.schema import Attribute, Schema
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -114,6 +114,8 @@ class JsonLines(Table):
     def _spelled(self, value: object, line: int, name: str) -> str:
         if value is None:
             return ""
+        if isinstance(value, list):  # of a multi-label attribute
+            return spelled(value)
         if not isinstance(value, bool | int | float | str):
             raise ValueError(
                 f"{self.where(line)}: {name!r} must be a number, a text, a boolean or null; give a `schema` without it"

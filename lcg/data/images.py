@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lcg.data.imagefiles import ImageFiles
-from lcg.data.labelled import named, sha256_of_table
+from lcg.data.labelled import named, read_labelled, sha256_of_table
 from lcg.data.lists import open_any
 from lcg.data.reading import SKETCH, Reading
 from lcg.data.source import ImageSource
@@ -39,14 +39,16 @@ def provenance_of(**sources: ImageSource) -> dict[str, Any]:
         **sources: by the part that they played, such as `train`.
 
     Returns:
-        The identity of each by its name, and under `fingerprints` the fingerprints of each that has them.
+        The identity of each by its name; under `fingerprints` the fingerprints of each that has them, and under
+        `labelled` the labellers that labels are from, where there are any.
 
     Raises:
         ValueError: a source has images that cannot be read; the message names some and counts all.
     """
     identities = {name: source.identity() for name, source in sources.items()}
     found = {name: source.fingerprints() for name, source in sources.items() if isinstance(source, Fingerprinted)}
-    return {**identities, "fingerprints": found} if found else identities
+    labelled = [dict(entry) for source in sources.values() for entry in getattr(source, "labelled", ())]
+    return identities | ({"fingerprints": found} if found else {}) | ({"labelled": labelled} if labelled else {})
 
 
 class ImageFolder(ImageFiles):
@@ -79,3 +81,4 @@ class ImageFolder(ImageFiles):
         rows = named(open_any(self.table), folder, schema, column)
         origin = {"table_sha256": sha256_of_table(self.table)}
         super().__init__(folder, rows.files, rows.labels, rows.schema, origin, reading, place=rows.place)
+        self.labelled = read_labelled(self.table, self.schema)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lcg.data.tables import Table, labels_of, scan
+from lcg.data.tables import Table, columns_of, labels_of, scan
 from lcg.schema import Schema
 
 
@@ -70,7 +72,7 @@ def named(
         raise ValueError(f"{table.path} has no rows; add one per image")
     files: list[str] = []
     labels, lines, first_line = [], [], dict[str, int]()
-    for block in table.blocks({column, *schema.names}):
+    for block in table.blocks({column, *columns_of(schema, table)}):
         names = block.columns[column]
         wanted = [i for i, name in enumerate(names) if chosen is None or chosen(name)]
         for i in wanted:
@@ -89,6 +91,31 @@ def _check(name: str, column: str, root: Path, table: Table, line: int, first_li
             f"{table.where(line)}: {name!r} is on {table.unit} {first_line[name]} already; keep one of the two"
         )
     first_line[name] = line
+
+
+def labelled_beside(table: Path) -> Path:
+    """The file beside a table that says which labellers its labels are from."""
+    return table.with_name(f"{table.name}.labelled.json")
+
+
+def read_labelled(table: Path, schema: Schema) -> list[dict[str, Any]]:
+    """The labellers that a table's labels are from (`lcg.labels`), with the attributes of the schema that each gave.
+
+    Raises:
+        ValueError: the file beside the table does not say it.
+    """
+    path = labelled_beside(table)
+    if not path.is_file():
+        return []
+    try:
+        told = json.loads(path.read_bytes())
+        entries = [{**entry, "attributes": [name for name in entry["attributes"] if name in schema]} for entry in told]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} must say which labellers the labels of {table.name} are from, as `lcg label images` writes it; "
+            "remove it if people have labelled the images"
+        ) from error
+    return [entry for entry in entries if entry["attributes"]]
 
 
 def sha256_of_table(path: Path, part: str = "") -> str:

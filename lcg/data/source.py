@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ class ImageSource(ABC):
     Attributes:
         schema: the columns of the labels.
         image_shape: (C, H, W) of every image, C = 3, as a generator's.
+        labelled: the labellers that labels are from (`lcg.labels`), in JSON primitives; none where people gave them.
     """
 
     schema: Schema
     image_shape: tuple[int, int, int]
+    labelled: Sequence[Mapping[str, Any]] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -18,7 +18,7 @@ from lcg.labels.pictures import DecodedPictures, DrawnPictures, Pictures, Source
 from lcg.labels.report import Known, check_report, write_report
 from lcg.labels.ruled import RuledLabeller
 from lcg.labels.rules_file import write_rules
-from lcg.labels.storing import columns, joined, label_store
+from lcg.labels.storing import columns, joined, label_store, labelled
 from lcg.labels.tabling import UnlabelledFolder, check_parquet, label_files, write_table
 from lcg.labels.thresholds import Method
 
@@ -135,7 +135,7 @@ def images_job(
     table = np.full((len(files), len(schema)), np.nan, np.float32)
     table[:, columns(schema, files.schema.names)] = files.labels
     table[:, columns(schema, labeller.schema.names)] = labels
-    write_table(out, files.files, schema, table)
+    write_table(out, files.files, schema, table, labelled(list(files.labelled), labeller))
     folder = Path(out).with_name(f"{Path(out).stem}-report")
     write_report(folder, SourcePictures(files), labeller, labels, sample, Known(files.schema, files.labels), second)
     print(f"{len(files)} images with {', '.join(schema.names)} in {out}; how good the labels are: {folder}/labels.html")

@@ -18,7 +18,7 @@ from torch import Tensor
 from lcg import __version__
 from lcg.data.source import ImageSource
 from lcg.data.store import LatentStore
-from lcg.generators.base import Generator, x_to_pixels
+from lcg.generators.base import Generator, latents_sha256_of, x_to_pixels
 from lcg.labels.base import Floats, Images
 from lcg.schema import Schema
 
@@ -137,11 +137,11 @@ class StorePictures(DecodedPictures):
                 "the generator that they are from"
             )
         made = store.provenance.get("generator")
-        if isinstance(made, Mapping) and made.get("weights_sha256") != generator.identity().get("weights_sha256"):
+        if isinstance(made, Mapping) and latents_sha256_of(made) != generator.latents_sha256():
             raise ValueError(
                 f"the latents of {store.path} are of {made.get('class')} with weights "
-                f"{str(made.get('weights_sha256'))[:12]}, this generator has "
-                f"{str(generator.identity().get('weights_sha256'))[:12]}; its images would be other ones"
+                f"{latents_sha256_of(made)[:12]}, this generator has "
+                f"{generator.latents_sha256()[:12]}; its images would be other ones"
             )
         self.store, self.schema, self.dtype = store, store.schema, store.manifest.dtype
 
@@ -158,9 +158,10 @@ class StorePictures(DecodedPictures):
         return self.store.index(rows).numpy()
 
     def provenance(self) -> dict[str, Any]:
-        """The store's, with its own name."""
-        kept = {**self.store.provenance, "lcg": __version__, "relabelled": {"store": self.store.fingerprint}}
-        return {"generator": self.generator.identity(), **kept}
+        """The store's; `relabelled` names the one that the latents are from, however often they were labelled."""
+        known = self.store.provenance
+        origin = known.get("relabelled", {"store": self.store.fingerprint})
+        return {"generator": self.generator.identity(), **known, "lcg": __version__, "relabelled": origin}
 
 
 class DrawnPictures(DecodedPictures):

@@ -49,12 +49,7 @@ def label_store(
     if shard_size < 1:
         raise ValueError(f"`shard_size` must be >= 1, got {shard_size}")
     schema, before = joined(pictures.schema, labeller.schema, keep), pictures.provenance()
-    entry = {
-        "labeller": labeller.identity(),
-        "attributes": list(labeller.schema.names),
-        "trained_on": dict(labeller.provenance),
-    }
-    provenance = {**before, "labelled": [*without(before.get("labelled", []), labeller.schema), entry]}
+    provenance = {**before, "labelled": labelled(before.get("labelled", []), labeller)}
     writer = LatentStoreWriter(out, pictures.latent_shape, schema, provenance, dtype or pictures.dtype or "float32")
     if writer.count > len(pictures):
         raise ValueError(
@@ -100,13 +95,22 @@ def columns(schema: Schema, names: Any) -> list[int]:
     return [schema.index(name) for name in names]
 
 
-def without(entries: Any, replaced: Schema) -> list[dict[str, Any]]:
-    """Earlier labellers in a provenance, of the attributes that are still theirs."""
+def seen_by(labeller: Labeller) -> dict[str, Any]:
+    """How a provenance names a labeller, in JSON primitives."""
+    return {
+        "labeller": labeller.identity(),
+        "attributes": list(labeller.schema.names),
+        "trained_on": dict(labeller.provenance),
+    }
+
+
+def labelled(entries: Any, labeller: Labeller) -> list[dict[str, Any]]:
+    """The labellers in a provenance, earlier ones of the attributes that are still theirs, and one more."""
     left = []
     for entry in entries if isinstance(entries, list) else []:
-        names = [name for name in entry.get("attributes", []) if name not in replaced]
+        names = [name for name in entry.get("attributes", []) if name not in labeller.schema]
         left += [{**entry, "attributes": names}] if names else []
-    return left
+    return [*left, seen_by(labeller)]
 
 
 def checked(labeller: Labeller, labels: Floats, rows: int) -> Floats:

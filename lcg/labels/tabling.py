@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from lcg.data.atomic import write_atomic
 from lcg.data.imagefiles import ImageFiles
+from lcg.data.labelled import labelled_beside
 from lcg.data.reading import Reading
 from lcg.labels.base import Floats, Labeller
 from lcg.labels.storing import checked
@@ -102,14 +104,17 @@ def labels_aside(out: str) -> Path:
     return path.with_name(f".{path.name}.labels")
 
 
-def write_table(out: str, files: list[str], schema: Schema, labels: Floats) -> None:
-    """Writes a table, in one step.
+def write_table(
+    out: str, files: list[str], schema: Schema, labels: Floats, labelled: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes a table, in one step, and beside it who gave its labels.
 
     Args:
         out: its path; Parquet where it ends in .parquet or .pq, else CSV.
         files: (N,) names.
         schema: the columns of the labels.
         labels: (N, A), NaN where unknown.
+        labelled: the labellers that labels are from, as `lcg.labels.storing.labelled` names them.
 
     Raises:
         ImportError: it is Parquet, and pyarrow is not installed.
@@ -119,6 +124,7 @@ def write_table(out: str, files: list[str], schema: Schema, labels: Floats) -> N
     for j, attribute in enumerate(schema):
         cells[attribute.name] = [spelled(attribute, label) for label in labels[:, j]]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(labelled_beside(Path(out)), json.dumps(list(labelled), indent=1).encode())
     write_atomic(Path(out), _parquet(out, cells, schema) if is_parquet(out) else _csv(cells))
     labels_aside(out).unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from lcg import __version__
 from lcg.checkpoint import UNREADABLE, Kind, LoadedNetwork, build, statistics_of, statistics_tensors
 from lcg.data.statistics import Statistics
 from lcg.data.store.checks import check_labels
+from lcg.generators.base import latents_sha256_of
 from lcg.models.card import write_card
 from lcg.models.description import CLASSIFIER_FILE, FILES, PRIOR_FILE, STATISTICS_FILE, Description, File, Network
 from lcg.models.names import EXPORTED
@@ -88,7 +89,7 @@ def describe(
     def network(loaded: LoadedNetwork[Any]) -> Network:
         return Network({name: loaded.config[name] for name in loaded.config if name not in SHARED}, loaded.training)
 
-    provenance = dict(prior.provenance)
+    provenance = dict(classifier.provenance)  # labels may have been added to the prior's latents
     generator = provenance.pop("generator", {"weights_sha256": prior.generator} if prior.generator else {})
     return Description(
         latent_shape=tuple(prior.config["latent_shape"]),
@@ -100,7 +101,7 @@ def describe(
         classifier=network(classifier),
         distilled=prior.distilled,
         calibration=classifier.calibration,
-        store=prior.store,
+        store=classifier.store,
         generator=generator,
         provenance=provenance,
         made_with={"lcg": __version__, "torch": torch.__version__},
@@ -136,7 +137,7 @@ def read_network(folder: Path, kind: Kind) -> LoadedNetwork[Any]:
         network.eval().requires_grad_(False),
         _read_statistics(folder, said),
         said.store,
-        said.generator.get("weights_sha256", ""),
+        latents_sha256_of(said.generator),
         config,
         folder,
         {} if is_prior else dict(said.calibration),

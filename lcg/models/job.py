@@ -58,7 +58,7 @@ def export_job(
     check_target(folder, overwrite)
     p, c = load_networks(prior, classifier, distilled=True)
     if store is not None:
-        p = replace(p, provenance=provenance_of(store, p))
+        c = replace(c, provenance=provenance_of(store, c))
     p, c = with_figures(p), with_figures(c)
     make_writable(str(folder.parent))
     description = write_model(folder, p, c, dtype, license)
@@ -90,11 +90,11 @@ def check_target(folder: Path, overwrite: bool) -> None:
         )
 
 
-def provenance_of(store: str, prior: LoadedNetwork[Any]) -> dict[str, Any]:
-    """What a store says of its data. Raises ValueError when the prior was fitted on another one."""
+def provenance_of(store: str, classifier: LoadedNetwork[Any]) -> dict[str, Any]:
+    """What a store says of its data. Raises ValueError when the classifiers were fitted on another one."""
     opened = LatentStore.open(store)
-    if opened.fingerprint != prior.store:
-        raise ValueError(f"{prior.path} was fitted on another store than {store}; give its own, or none")
+    if opened.fingerprint != classifier.store:
+        raise ValueError(f"{classifier.path} was fitted on another store than {store}; give its own, or none")
     return dict(opened.provenance)
 
 

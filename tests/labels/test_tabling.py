@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcg.data.images import ImageFolder
+from lcg.data.images import ImageFolder, provenance_of
+from lcg.data.labelled import labelled_beside
+from lcg.labels.storing import labelled
 from lcg.labels.tabling import UnlabelledFolder, label_files, labels_aside, spelled, write_table
 from lcg.schema import Attribute, Schema
 from tests.labels.world import Red
@@ -33,10 +35,22 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "deep/t.csv"])
 def test_a_table_reads_back_as_it_was_written(folder, tmp_path, name) -> None:
     files = ["0.png", "deep/1.png", "2.png"]
-    write_table(str(tmp_path / name), files, SCHEMA, LABELS)
+    write_table(str(tmp_path / name), files, SCHEMA, LABELS, labelled([], Red()))
     found = ImageFolder(folder, tmp_path / name, SCHEMA)
     assert found.files == files
     np.testing.assert_array_equal(found.labels, LABELS)
+
+
+def test_a_table_that_was_labelled_says_by_whom_wherever_it_goes(folder, tmp_path) -> None:
+    table = tmp_path / "t.csv"
+    write_table(str(table), ["0.png"], SCHEMA, LABELS[:1], labelled([], Red()))
+    assert ImageFolder(folder, table, Schema(SCHEMA.attributes[1:])).labelled == []  # Red gave none of these
+    write_table(str(table), ["0.png"], Red.schema, np.zeros((1, 2), np.float32), labelled([], Red()))
+    (entry,) = provenance_of(source=ImageFolder(folder, table, Red.schema))["labelled"]
+    assert entry == {"labeller": Red().identity(), "attributes": list(Red.schema.names), "trained_on": {}}
+    labelled_beside(table).write_text('{"Red": 1}')
+    with pytest.raises(ValueError, match=r"must say which labellers the labels of t\.csv are from"):
+        ImageFolder(folder, table, Red.schema)
 
 
 def test_labels_are_spelled_as_tables_have_them() -> None:
@@ -71,7 +85,7 @@ def test_what_was_stopped_goes_on(folder, tmp_path) -> None:
         file.write(b"\0\0\0")  # of a row that was not written whole
     labels = label_files(source, Tired(4), out, batch_size=3, progress=False)  # six are there already
     np.testing.assert_array_equal(labels, Red().label(source.chunk(0, 10)[0]))
-    write_table(out, source.files, Red.schema, labels)
+    write_table(out, source.files, Red.schema, labels, [])
     assert not labels_aside(out).exists()
 
 
@@ -103,4 +117,4 @@ def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"t.parquet needs pyarrow: pip install 'lcg\[parquet\]', or name it .csv"):
-        write_table(str(tmp_path / "t.parquet"), ["a"], SCHEMA, LABELS[:1])
+        write_table(str(tmp_path / "t.parquet"), ["a"], SCHEMA, LABELS[:1], [])

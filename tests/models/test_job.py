@@ -95,8 +95,11 @@ def test_a_model_is_exported_by_name_and_loaded_by_it(demo, own: Path) -> None:
 
 
 def test_of_an_old_checkpoint_the_store_says_where_the_data_came_from(demo, tmp_path: Path) -> None:
-    old = altered(demo.prior, tmp_path / "old.ckpt", provenance={})
-    job = ["export", "--prior", str(old), "--classifier", demo.classifier]
+    old, older = (
+        str(altered(path, tmp_path / f"{i}.ckpt", provenance={}))
+        for i, path in enumerate((demo.prior, demo.classifier))
+    )
+    job = ["export", "--prior", old, "--classifier", older]
     assert cli.main([*job, "--out", str(tmp_path / "bare")]) == 0
     bare = Description.read(tmp_path / "bare")
     assert bare.provenance == {} and bare.generator == {"weights_sha256": load_network(old, "denoiser").generator}
