@@ -23,6 +23,12 @@ COMMAND_OF = {
     "world": "bench",
     "trainer": "fit",
 }
+# Files of these folders are for other commands, if they have this option.
+UNLESS = {
+    ("data", "labeller"): "label generator",
+    ("data", "latents"): "store import",
+    ("generator", "generator"): "check-generator",
+}
 BORING = ("--model", "pytorch_lightning.demos.boring_classes.BoringModel")
 
 
@@ -32,10 +38,12 @@ def name(path: Path) -> str:
 
 def print_config(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, object]:
     """What `lcg COMMAND ... --config PATH --print_config` prints."""
-    folder = path.relative_to(ROOT / "configs").parts[0]
+    folder, options = path.relative_to(ROOT / "configs").parts[0], yaml.safe_load(path.read_text())
     assert folder in COMMAND_OF, f"say in COMMAND_OF which command reads configs/{folder}"
+    others = (command for (where, option), command in UNLESS.items() if where == folder and option in options)
+    words = next(others, COMMAND_OF[folder]).split()
     try:
-        code = cli.main([COMMAND_OF[folder], *more, "--config", str(path), "--print_config"])
+        code = cli.main([*words, *more, "--config", str(path), "--print_config"])
     except SystemExit as stop:
         code = stop.code
     shown = capsys.readouterr()

@@ -39,13 +39,14 @@ from lcg.diffusion.samplers import (
     recommended_order,
     time_grid,
 )
-from lcg.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule, expand
+from lcg.diffusion.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, expand
 
 __all__ = [
     "DDIM",
     "DDPM",
     "MALA",
     "Consistency",
+    "ConstantSchedule",
     "Correction",
     "Corrector",
     "CosineSchedule",

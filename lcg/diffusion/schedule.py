@@ -99,6 +99,36 @@ class LinearSchedule(Schedule):
         return 2 * integral / (self.beta_min + root)  # the quadratic formula without its cancellation
 
 
+class ConstantSchedule(Schedule):
+    """A constant rate, -2 log alpha_t = beta t, which passes through the steps of a chain with one beta for all steps.
+
+    Of T steps z_k = sqrt(1 - b) z_{k-1} + sqrt(b) eps the k-th leaves alpha^2 = (1 - b)^k, and so does this at t = k/T
+    with the rate beta = -T log(1 - b). Diffusion Autoencoders have it for their latents, b = 0.008 and T = 1000
+    (Preechakul et al. 2022, arXiv:2111.15640, appendix A): beta = 8.03 and alpha_1 = 0.018, nearly pure noise.
+
+    Args:
+        step: the variance b that one step adds, in (0, 1).
+        steps: T, at least 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, step: float = 0.008, steps: int = 1000) -> None:
+        if not 0 < step < 1 or steps < 1:
+            raise ValueError(
+                f"`step` must be in (0, 1) and `steps` at least 1, got {step} and {steps}; "
+                "Diffusion Autoencoders have 0.008 and 1000"
+            )
+        self.rate = -steps * math.log1p(-step)
+
+    def _log_alpha(self, t: Float64[Tensor, "*batch"]) -> Float64[Tensor, "*batch"]:
+        return -0.5 * self.rate * t
+
+    def _time(self, log_snr: Float64[Tensor, "*batch"]) -> Float64[Tensor, "*batch"]:
+        return torch.logaddexp(torch.zeros_like(log_snr), -2 * log_snr) / self.rate
+
+
 def expand(coef: Float[Tensor, "*batch"], like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """A coefficient per row, (B,), shaped (B, 1, ...) to multiply `like` (B, *latent), in its precision and place."""
     return coef.to(like).reshape(*coef.shape, *(1,) * (like.ndim - coef.ndim))

@@ -16,7 +16,7 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
 
 
 def adamw(
-    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, warmup: int, total: float
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, warmup: int, total: float, fused: bool = True
 ) -> OptimizerLRSchedulerConfig:
     """What `configure_optimizers` returns.
 
@@ -26,8 +26,9 @@ def adamw(
         weight_decay: AdamW's decoupled weight decay.
         warmup: steps of linear warm-up.
         total: planned optimiser steps; infinite keeps the rate at its peak.
+        fused: one kernel for all parameters; under mixed precision Lightning does not clip gradients for that.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     planned = int(total) if math.isfinite(total) else 0
 
     def factor(step: int) -> float:

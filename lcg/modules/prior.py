@@ -2,7 +2,9 @@
 
     loss = E_{t, eps} |net(alpha_t z_0 + sigma_t eps, t) - target|^2,      target = eps or v,     logit(t) ~ N(0, s^2)
 
-(Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v; Esser et al. 2024 for t). Exponential
+(Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho 2022 for v; Esser et al. 2024 for t). Its optimum is the
+conditional mean, which the score is made of; absolute errors, as Diffusion Autoencoders have them, lead to the
+conditional median, which is the mean where eps given z_t is symmetric, and near it where little is known. Exponential
 averaging of the weights is Lightning's EMAWeightAveraging callback; a checkpoint's `state_dict` then holds the average.
 
 A prior that shall extrapolate to combinations which its store does not have can be trained on latents between latents:
@@ -10,8 +12,9 @@ a share `mixup` of each batch becomes u z_a + (1 - u) z_b, u ~ U(1/2, 1) (Zhang 
 labels). Ordinary samples suffer from it, so it is off by default; `start_from` fine-tunes a finished prior so.
 """
 
+import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import Callback, LightningModule
@@ -24,7 +27,9 @@ from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.draws import StepDraws
 from lcg.modules.optimizer import adamw
 from lcg.modules.ranks import mean_over_ranks
-from lcg.nets.denoiser import LatentDenoiser, Prediction, ScheduleName
+from lcg.nets.denoiser import LatentDenoiser, Layers, Prediction, ScheduleName
+
+Loss = Literal["squared", "absolute"]
 
 
 class PriorModule(LightningModule):
@@ -32,9 +37,9 @@ class PriorModule(LightningModule):
 
     Args:
         width: hidden width of the denoiser.
-        depth: residual blocks.
+        depth: residual blocks, or layers of `concat`.
         prediction: what the network predicts, `v` or `eps`.
-        schedule: `cosine` or `linear`.
+        schedule: `cosine`, `linear` or `constant`.
         dropout: in training.
         time_features: dimension of the time's embedding.
         time_spread: standard deviation s of logit(t) in training; None for t ~ U(0, 1). Small values spend the steps at
@@ -45,6 +50,9 @@ class PriorModule(LightningModule):
         weight_decay: of AdamW.
         warmup: steps of linear warm-up; then a half cosine to zero over the planned steps.
         compile: train on what `torch.compile` makes of the network, half a minute later; validation does not use it.
+        layers: `residual`, or `concat`, the network of Diffusion Autoencoders' latent prior.
+        loss: what is averaged, `squared` errors or `absolute` ones.
+        decay: whether the rate falls after the warm-up; else it stays.
     """
 
     def __init__(
@@ -62,8 +70,13 @@ class PriorModule(LightningModule):
         weight_decay: float = 0.01,
         warmup: int = 200,
         compile: bool = False,
+        layers: Layers = "residual",
+        loss: Loss = "squared",
+        decay: bool = True,
     ) -> None:
         super().__init__()
+        if loss not in get_args(Loss):
+            raise ValueError(f"`loss` must be one of {', '.join(get_args(Loss))}, got {loss!r}")
         if time_spread is not None and not time_spread > 0:
             raise ValueError(f"`time_spread` must be positive or None, got {time_spread}; 1 is broad, None is uniform")
         if not 0 <= mixup <= 1:
@@ -73,6 +86,7 @@ class PriorModule(LightningModule):
         self.width, self.depth, self.dropout, self.time_features = width, depth, dropout, time_features
         self.prediction, self.schedule, self.time_spread = prediction, schedule, time_spread
         self.lr, self.weight_decay, self.warmup, self.compiled = lr, weight_decay, warmup, compile
+        self.layers, self.loss, self.decay = layers, loss, decay
         self.draws = StepDraws()
         self.denoiser: LatentDenoiser
 
@@ -83,7 +97,14 @@ class PriorModule(LightningModule):
         data = LatentDataModule.of(self.trainer)
         shape = data.latent_shape
         self.denoiser = LatentDenoiser(
-            shape, self.width, self.depth, self.prediction, self.schedule, self.dropout, self.time_features
+            shape,
+            self.width,
+            self.depth,
+            self.prediction,
+            self.schedule,
+            self.dropout,
+            self.time_features,
+            self.layers,
         )
         if self.start_from is not None:
             other = load_network(self.start_from, "denoiser")
@@ -105,7 +126,7 @@ class PriorModule(LightningModule):
         if self.mixup:
             z_0 = interpolate(z_0, draws.share(len(z_0), partial(mixing, share=self.mixup)))
         t, eps = draws.times(len(z_0), self.time_spread), draws.randn_like(z_0)
-        loss = self.denoiser.loss(z_0, t, eps).mean()
+        loss = self._loss(z_0, t, eps)
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
@@ -116,15 +137,20 @@ class PriorModule(LightningModule):
         losses = []
         for band in range(BANDS):
             eps = torch.randn(z_0.shape, generator=generator).to(z_0)
-            losses.append(self.denoiser.loss(z_0, band_times(band, len(z_0), z_0.device), eps).mean())
+            losses.append(self._loss(z_0, band_times(band, len(z_0), z_0.device), eps))
             self.log(f"val/loss/{band_name(band)}", losses[-1], batch_size=len(z_0), sync_dist=True)
         self.log("val/loss", torch.stack(losses).mean(), batch_size=len(z_0), sync_dist=True, prog_bar=True)
 
     test_step = validation_step
 
+    def _loss(self, z_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        error = self.denoiser.error(z_0, t, eps)
+        return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(dim=1).mean()
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        total = self.trainer.estimated_stepping_batches
-        return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total)
+        total = self.trainer.estimated_stepping_batches if self.decay else math.inf
+        clipped = bool(self.trainer.gradient_clip_val)
+        return adamw(self.parameters(), self.lr, self.weight_decay, self.warmup, total, fused=not clipped)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         describe_network(checkpoint, "denoiser", self.denoiser.config, LatentDataModule.of(self.trainer))

@@ -61,8 +61,7 @@ def lock(folder: Path) -> TextIO:
         holder = file.read() or "another process"
         file.close()
         raise ValueError(
-            f"{holder} is fitting in {folder}; wait for it, or give this fit a folder of its own with "
-            "--trainer.default_root_dir"
+            f"{holder} is fitting in {folder}; wait for it, or give this fit a folder of its own with --out"
         ) from None
     except (OSError, ImportError) as error:
         rank_zero_warn(f"{folder} cannot be locked ({error}); see to it that no other fit works in it")

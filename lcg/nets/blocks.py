@@ -8,13 +8,14 @@ each block normalises (adaptive layer norm, Peebles & Xie 2023, arXiv:2212.09748
     out     = W_out norm(h_L).
 
 Diffusion Autoencoders (Preechakul et al. 2022, arXiv:2111.15640, appendix A) use a perceptron whose layers each get the
-latent again instead, and modulate before they normalise.
+latent again instead, and modulate before they normalise (`lcg.nets.concat`).
 
 What the time contributes depends on nothing else. A sampler puts all rows at one time and knows its times beforehand:
 it gets them in one `TimeTable`, computed once, and the rest of the network is run on it (`lcg.nets.frozen`).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -55,12 +56,12 @@ class Door(nn.Module):
 
 @dataclass(frozen=True)
 class TimeTable:
-    """What times alone contribute to a `SkipPerceptron`, a row per time.
+    """What times alone contribute to a `Perceptron`, a row per time.
 
     Attributes:
-        bias: W_in tau(t) + b_in, (T, width).
+        bias: of the first layer, W_in tau(t) + b_in, (T, width).
         scale: 1 + scale_l(t) of each block, (T, width).
-        shift: shift_l(t), (T, width).
+        shift: shift_l(t), (T, width); none of a network that only scales.
     """
 
     bias: Float[Tensor, "times width"]
@@ -68,7 +69,33 @@ class TimeTable:
     shift: tuple[Float[Tensor, "times width"], ...]
 
 
-class SkipPerceptron(nn.Module):
+class Perceptron(nn.Module, ABC):
+    """What is evaluated in two parts, of which the one that depends on times alone comes first.
+
+    Attributes:
+        inputs: dimension of the (flattened) latent.
+        input: the first layer, to which the latent comes in front.
+        output: the last layer.
+    """
+
+    inputs: int
+    input: nn.Linear
+    output: nn.Linear
+
+    def forward(self, z: Float[Tensor, "batch inputs"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch outputs"]:
+        # Samplers put all rows at one time, by expanding a scalar: then its share is computed once, not per row.
+        return self.run(z, self.table(t[:1] if t.stride(0) == 0 else t))
+
+    @abstractmethod
+    def table(self, t: Float[Tensor, " times"]) -> TimeTable:
+        """What times contribute."""
+
+    @abstractmethod
+    def run(self, z: Float[Tensor, "batch inputs"], table: TimeTable) -> Float[Tensor, "batch outputs"]:
+        """The network at times of which the table has one for all rows, or one for each."""
+
+
+class SkipPerceptron(Perceptron):
     """See the module's equation.
 
     Args:
@@ -97,12 +124,7 @@ class SkipPerceptron(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, outputs)
 
-    def forward(self, z: Float[Tensor, "batch inputs"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch outputs"]:
-        # Samplers put all rows at one time, by expanding a scalar: then its share is computed once, not per row.
-        return self.run(z, self.table(t[:1] if t.stride(0) == 0 else t))
-
     def table(self, t: Float[Tensor, " times"]) -> TimeTable:
-        """What times contribute."""
         features = self.time(t)
         bias = functional.linear(features, self.input.weight[:, self.inputs :], self.input.bias)
         blocks = cast("Iterable[ModulatedBlock]", self.blocks)
@@ -110,7 +132,6 @@ class SkipPerceptron(nn.Module):
         return TimeTable(bias, tuple(1 + scale for scale, _ in modulation), tuple(shift for _, shift in modulation))
 
     def run(self, z: Float[Tensor, "batch inputs"], table: TimeTable) -> Float[Tensor, "batch outputs"]:
-        """The network at times of which the table has one for all rows, or one for each."""
         h = torch.addmm(table.bias, z, self.input.weight[:, : self.inputs].t())
         for block, scale, shift in zip(self.blocks, table.scale, table.shift, strict=True):
             h = block(h, scale, shift)

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from lcg.nets.frozen import FrozenPerceptron, Moment, Saved
+from lcg.nets.frozen_concat import FrozenConcat
 
 log = logging.getLogger(__name__)
 
 
 class CompiledPerceptron(nn.Module):
-    """A `FrozenPerceptron` that is compiled once enough is asked of it; until then it runs as it is.
+    """A frozen perceptron that is compiled once enough is asked of it; until then it runs as it is.
 
     Args:
         net: with eager maps.
         patience: evaluations with one number of rows that are made before it is compiled for them.
     """
 
-    def __init__(self, net: FrozenPerceptron, patience: int) -> None:
+    def __init__(self, net: FrozenPerceptron | FrozenConcat, patience: int) -> None:
         super().__init__()
         self.net, self.patience = net, patience
         self.asked: Counter[int] = Counter()

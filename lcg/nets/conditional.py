@@ -131,6 +131,7 @@ class ConditionalDenoiser(LatentDenoiser):
         super().__init__(latent_shape, width, depth, prediction, schedule, dropout, time_features)
         if features < 1:
             raise ValueError(f"`features` must be at least 1, got {features}; 16 is usual")
+        del self.config["layers"]  # residual always
         self.config |= {"schema": schema.to_dict(), "features": features}
         self.schema = schema
         self.embedding = LabelEmbedding(schema, features)

@@ -1,4 +1,4 @@
-"""The latent denoiser: a skip perceptron that predicts the noise in z_t, trained on eps or on v.
+"""The latent denoiser: a perceptron that predicts the noise in z_t, trained on eps or on v.
 
     eps_hat = net(z_t, t)                                  prediction = "eps"
     eps_hat = sigma_t z_t + alpha_t net(z_t, t)            prediction = "v"
@@ -17,14 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lcg.diffusion import CosineSchedule, LinearSchedule, Schedule, diffuse, eps_from_v
+from lcg.diffusion import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, diffuse, eps_from_v
 from lcg.diffusion.process import velocity
 from lcg.nets.blocks import Door, SkipPerceptron
+from lcg.nets.concat import ConcatPerceptron
 from lcg.nets.execution import Execution
 from lcg.nets.prepared import AtOneTime, Prepared
 
 Prediction = Literal["eps", "v"]
-ScheduleName = Literal["cosine", "linear"]
+ScheduleName = Literal["cosine", "linear", "constant"]
+Layers = Literal["residual", "concat"]
+"""How layers are joined: residual blocks (`SkipPerceptron`), or each given the latent again (`ConcatPerceptron`)."""
 
 
 def make_schedule(name: ScheduleName) -> Schedule:
@@ -33,6 +36,8 @@ def make_schedule(name: ScheduleName) -> Schedule:
         return CosineSchedule()
     if name == "linear":
         return LinearSchedule()
+    if name == "constant":
+        return ConstantSchedule()
     raise ValueError(f"`schedule` must be one of {', '.join(get_args(ScheduleName))}, got {name!r}")
 
 
@@ -42,18 +47,22 @@ class LatentDenoiser(nn.Module):
     Args:
         latent_shape: shape of one latent.
         width: hidden width.
-        depth: residual blocks.
+        depth: residual blocks, or layers of `concat`.
         prediction: what the network is trained on.
         schedule: the noise schedule.
         dropout: in training.
         time_features: dimension of the time's embedding; sampling does not get slower with it (see `prepare`).
+        layers: `residual`, or `concat`, the network of Diffusion Autoencoders' latent prior.
 
     Raises:
-        ValueError: unknown prediction or schedule.
+        ValueError: unknown prediction, schedule or layers.
 
     Attributes:
         execution: how the network is run once its weights are frozen; may be set at any time.
+        net: the perceptron.
     """
+
+    net: Any  # one `Perceptron` or the other
 
     def __init__(
         self,
@@ -64,10 +73,12 @@ class LatentDenoiser(nn.Module):
         schedule: ScheduleName = "cosine",
         dropout: float = 0.0,
         time_features: int = 64,
+        layers: Layers = "residual",
     ) -> None:
         super().__init__()
-        if prediction not in get_args(Prediction):
-            raise ValueError(f"`prediction` must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+        for name, value, known in (("prediction", prediction, Prediction), ("layers", layers, Layers)):
+            if value not in get_args(known):
+                raise ValueError(f"`{name}` must be one of {', '.join(get_args(known))}, got {value!r}")
         self.config: dict[str, Any] = {
             "latent_shape": list(latent_shape),
             "width": width,
@@ -76,13 +87,16 @@ class LatentDenoiser(nn.Module):
             "schedule": schedule,
             "dropout": dropout,
             "time_features": time_features,
+            "layers": layers,
         }
         self.latent_shape, self.prediction, self.schedule = tuple(latent_shape), prediction, make_schedule(schedule)
         size = math.prod(latent_shape)
-        self.net = SkipPerceptron(size, size, width, depth, time_features, dropout)
+        kind = SkipPerceptron if layers == "residual" else ConcatPerceptron
+        self.net = kind(size, size, width, depth, time_features, dropout)
         self.door, self.execution, self._prepared = Door(), Execution(), Prepared([self.net])
-        nn.init.zeros_(self.net.output.weight)  # starts at the prior mean: v_hat = 0 is exact for N(0, I) latents
-        nn.init.zeros_(self.net.output.bias)
+        if layers == "residual":  # the other keeps its authors' weights
+            nn.init.zeros_(self.net.output.weight)  # starts at the prior mean: v_hat = 0 is exact for N(0, I) latents
+            nn.init.zeros_(self.net.output.bias)
 
     def forward(
         self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
@@ -125,8 +139,14 @@ class LatentDenoiser(nn.Module):
         self, z_0: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"], eps: Float[Tensor, "batch *latent"]
     ) -> Float[Tensor, " batch"]:
         """Mean squared error per row (Ho et al. 2020, arXiv:2006.11239, equation 14; Salimans & Ho for v)."""
+        return self.error(z_0, t, eps).square().flatten(1).mean(dim=1)
+
+    def error(
+        self, z_0: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"], eps: Float[Tensor, "batch *latent"]
+    ) -> Float[Tensor, "batch *latent"]:
+        """The prediction at z_t less what it should be, eps or v."""
         target = velocity(self.schedule, z_0, t, eps) if self.prediction == "v" else eps
-        return (self.predict(diffuse(self.schedule, z_0, t, eps), t) - target).square().flatten(1).mean(dim=1)
+        return self.predict(diffuse(self.schedule, z_0, t, eps), t) - target
 
 
 def stratified_times(

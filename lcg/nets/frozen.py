@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcg.nets.affine import Affine, make_affine
-from lcg.nets.blocks import ModulatedBlock, SkipPerceptron
+from lcg.nets.blocks import ModulatedBlock, Perceptron, SkipPerceptron
 from lcg.nets.execution import Execution
 
 EPS = 1e-5  # of `nn.LayerNorm`
@@ -52,7 +52,7 @@ class Moment:
     shift: tuple[Tensor, ...]
 
 
-def moments(net: SkipPerceptron, times: Float[Tensor, " times"]) -> list[Moment]:
+def moments(net: Perceptron, times: Float[Tensor, " times"]) -> list[Moment]:
     """Of each of these times."""
     with torch.no_grad():
         table = net.table(times)

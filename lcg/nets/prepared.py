@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lcg.nets.blocks import SkipPerceptron
+from lcg.nets.blocks import Perceptron, SkipPerceptron
 from lcg.nets.compiled import CompiledPerceptron
+from lcg.nets.concat import ConcatPerceptron
 from lcg.nets.execution import Execution
 from lcg.nets.frozen import FrozenPerceptron, Moment, OneByOne, Runs, moments, run, side_by_side, together
+from lcg.nets.frozen_concat import FrozenConcat
 
 GRIDS = 8
 """Grids of times whose tables are kept."""
@@ -47,10 +49,10 @@ class Prepared:
     """One or several perceptrons of one shape, for the times of samplers.
 
     Args:
-        nets: they run side by side if there are several.
+        nets: they run side by side if there are several; a `ConcatPerceptron` is alone.
     """
 
-    def __init__(self, nets: Sequence[SkipPerceptron]) -> None:
+    def __init__(self, nets: Sequence[Perceptron]) -> None:
         self.nets = tuple(nets)
         self._known: tuple[tuple[int, int], ...] = ()
         self._moments: dict[Any, list[Together]] = {}
@@ -89,8 +91,8 @@ class Prepared:
         return net(z, at) if how.backend == "autograd" else run(net, z, at)
 
     def _made(self, how: Execution, apart: bool) -> Runs:
-        def ready(nets: Sequence[SkipPerceptron]) -> FrozenPerceptron | CompiledPerceptron:
-            frozen = FrozenPerceptron(nets, how)
+        def ready(nets: Sequence[Perceptron]) -> Runs:
+            frozen = freeze(nets, how)
             return CompiledPerceptron(frozen, how.patience) if how.backend == "compiled" else frozen
 
         if not apart:
@@ -108,3 +110,10 @@ class Prepared:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["nets"])  # type: ignore[misc]
+
+
+def freeze(nets: Sequence[Perceptron], how: Execution) -> FrozenPerceptron | FrozenConcat:
+    """The networks with their weights as they are now."""
+    if isinstance(nets[0], ConcatPerceptron):
+        return FrozenConcat(nets[0], how)
+    return FrozenPerceptron([net for net in nets if isinstance(net, SkipPerceptron)], how)

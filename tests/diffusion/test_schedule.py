@@ -4,9 +4,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lcg.diffusion import CosineSchedule, LinearSchedule, Schedule, expand
+from lcg.diffusion import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, expand
 
 TIMES = torch.cat([10.0 ** torch.arange(-12.0, -2.0, dtype=torch.float64), torch.linspace(0.01, 0.999, 50).double()])
+
+
+@pytest.fixture(params=[CosineSchedule(), LinearSchedule(), ConstantSchedule()], ids=["cosine", "linear", "constant"])
+def schedule(request: pytest.FixtureRequest) -> Schedule:
+    """All of them; samplers are tested under the two whose noise rises smoothly from zero."""
+    return request.param
 
 
 def test_variance_is_preserved(schedule: Schedule) -> None:
@@ -66,6 +72,25 @@ def test_time_inverts_log_snr(schedule: Schedule) -> None:
 def test_time_of_a_constant_rate() -> None:
     schedule = LinearSchedule(beta_min=5.0, beta_max=5.0)
     assert_close(schedule.time(schedule.log_snr(TIMES)), TIMES, rtol=1e-12, atol=0)
+
+
+def test_a_constant_rate_passes_through_the_steps_of_its_chain() -> None:
+    """By hand: alpha^2 after k of 1000 steps that each keep 0.992 of it; and it is `LinearSchedule` with equal ends."""
+    schedule, kept = ConstantSchedule(0.008, 1000), 1.0
+    for k in range(1, 1001):
+        kept *= 1 - 0.008
+        if k % 100 == 0:
+            assert schedule.alpha(torch.tensor(k / 1000, dtype=torch.float64)).square().item() == pytest.approx(kept)
+    assert schedule.rate == pytest.approx(8.0322, abs=1e-4) and kept**0.5 == pytest.approx(0.018, abs=1e-4)
+    flat = LinearSchedule(schedule.rate, schedule.rate)
+    assert_close(schedule.log_alpha(TIMES), flat.log_alpha(TIMES), rtol=1e-14, atol=0)
+    assert_close(schedule.time(TIMES), flat.time(TIMES), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("step", "steps"), [(0.0, 10), (1.0, 10), (0.1, 0)])
+def test_impossible_steps_are_refused(step: float, steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"`step` must be in \(0, 1\) and `steps` at least 1, got {step} and {steps}"):
+        ConstantSchedule(step, steps)
 
 
 def test_coefficients_are_float64_whatever_the_time_is(schedule: Schedule) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from lcg import __version__, cli
 from lcg.modules.checkpoint_io import previous_of
 from lcg.modules.run_folder import lock
 from lcg.sealed import load_sealed, sealed
+from lcg.trainer_command import move_paths
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "prior" / "avatars.yaml"
@@ -65,6 +67,34 @@ def record(out: Path) -> dict[str, Any]:
 def losses(out: Path) -> list[int]:
     with (out / "log" / "metrics.csv").open() as file:
         return [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+# --- where a run lies ------------------------------------------------------------------------------------------------
+
+
+def test_out_moves_the_whole_run(fit: Fit, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out` is what default_root_dir and every path below it say together, in the place of three options."""
+    monkeypatch.setenv("RUN", "moved")
+    folder = out.parent / "moved" / "here"
+    assert fit(f"--out={out.parent}/$RUN/here") == 0
+    assert step_of(folder / "prior.ckpt") == 10 and losses(folder) == list(range(10))
+    assert {"run.json", "log", "tensorboard"} <= {path.name for path in folder.iterdir()} and not out.exists()
+    kept = yaml.safe_load((folder / "log" / "config.yaml").read_text())
+    assert kept["out"] == kept["trainer"]["default_root_dir"] == str(folder)
+    assert kept["trainer"]["callbacks"][1]["init_args"]["dirpath"] == str(folder)
+    assert fit(f"--out={folder}", "--ckpt_path=last", steps=12) == 0  # it is found there
+    assert step_of(folder / "prior.ckpt") == 12 and not out.exists()
+
+
+def test_out_moves_what_lies_in_the_folder_of_the_run_and_nothing_else() -> None:
+    inside = {
+        "init_args": {"dirpath": "runs/a", "path": "runs/a/weights/x.safetensors", "filename": "prior", "decay": 0.9}
+    }
+    outside = {"init_args": {"dirpath": "elsewhere/a", "path": "runs/ab"}}
+    for callback in (inside, outside):
+        move_paths(SimpleNamespace(**callback), "runs/a", "mine")
+    moved = {"dirpath": "mine", "path": "mine/weights/x.safetensors", "filename": "prior", "decay": 0.9}
+    assert inside["init_args"] == moved and outside["init_args"] == {"dirpath": "elsewhere/a", "path": "runs/ab"}
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------
@@ -192,7 +222,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(
 ) -> None:
     out.mkdir()
     out.chmod(0o555)
-    for folder in (out.parent, *out.parent.parents[:2]):
+    for folder in (out.parent, *out.parent.parents[:-2]):  # all but /tmp and /
         folder.chmod(folder.stat().st_mode | 0o055)
 
     def as_nobody() -> None:

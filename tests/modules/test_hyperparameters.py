@@ -11,7 +11,7 @@ import yaml
 from pytorch_lightning import LightningModule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FITS = sorted(path for path in CONFIGS.glob("*/*.yaml") if "model:" in path.read_text())
+FITS = sorted(path for path in CONFIGS.glob("*/*.yaml") if "model" in yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize("path", FITS, ids=lambda path: "/".join(path.parts[-2:]))

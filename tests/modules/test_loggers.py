@@ -14,7 +14,8 @@ from lcg import cli
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("prior", "classifier", "generator", "judge", "baseline")
-FITS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"configs/{folder}/*.yaml"))
+CONFIGS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"configs/{folder}/*.yaml"))
+FITS = [path for path in CONFIGS if "trainer" in yaml.safe_load(path.read_text())]
 WANDB = str(ROOT / "configs" / "trainer" / "wandb.yaml")
 
 

@@ -15,6 +15,7 @@ from lcg.checkpoint import load_network
 from lcg.data.datamodule import LatentDataModule
 from lcg.modules.bands import BANDS, band_name, band_times
 from lcg.modules.prior import PriorModule, interpolate, mixing
+from lcg.nets.denoiser import LatentDenoiser
 
 SMALL: dict[str, Any] = {"width": 48, "depth": 2, "warmup": 5, "lr": 3e-3}
 
@@ -71,6 +72,34 @@ def test_a_fit_lowers_the_loss_and_leaves_a_network(tmp_path: Path, tiny_store, 
     assert (loaded.network.prediction, loaded.config["schedule"]) == (prediction, schedule)
     assert loaded.store == data.store.fingerprint
     assert torch.equal(loaded.statistics.mean, data.statistics.mean)
+
+
+def test_the_network_and_optimiser_of_diffusion_autoencoders(tmp_path: Path, tiny_store) -> None:
+    """Absolute errors, no warm-up and no decay; the network is found again from its checkpoint."""
+    seed_everything(0)
+    losses, data = Losses(), LatentDataModule(tiny_store(), batch_size=128)
+    options = {"layers": "concat", "depth": 4, "prediction": "eps", "schedule": "constant", "loss": "absolute"}
+    module = PriorModule(**{**SMALL, **options, "lr": 3e-3, "warmup": 0, "decay": False, "time_spread": None})
+    fit = trainer(tmp_path, 60, losses)
+    fit.fit(module, data)
+    assert torch.tensor(losses.values[-15:]).mean() < 0.9 * torch.tensor(losses.values[:3]).mean()
+    assert fit.optimizers[0].param_groups[0]["lr"] == 3e-3
+    loaded = load_network(tmp_path / "prior.ckpt", "denoiser")
+    assert loaded.config["layers"] == "concat"
+    z_t, t = torch.randn(5, 4), torch.tensor(0.4).expand(5)
+    torch.testing.assert_close(loaded.network.prepare(t[:1])[0](z_t), loaded.network(z_t, t), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "power"), [("squared", 2), ("absolute", 1)])
+def test_the_loss_is_the_mean_of_its_power_of_the_error(loss: str, power: int) -> None:
+    module = PriorModule(loss=loss, **SMALL)
+    module.denoiser = LatentDenoiser((3, 2), 8, 2)
+    torch.nn.init.normal_(module.denoiser.net.output.weight)
+    z_0, eps, t = torch.randn(7, 3, 2), torch.randn(7, 3, 2), torch.rand(7)
+    expected = module.denoiser.error(z_0, t, eps).abs().pow(power).mean()
+    torch.testing.assert_close(module._loss(z_0, t, eps), expected)
+    with pytest.raises(ValueError, match="`loss` must be one of squared, absolute, got 'huber'"):
+        PriorModule(loss="huber")
 
 
 def test_latents_of_any_shape(tmp_path: Path, tiny_store) -> None:

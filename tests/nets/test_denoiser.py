@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcg.diffusion import CosineSchedule, Denoiser, GaussianDenoiser, LinearSchedule, coefficients, diffuse, v_from_eps
+from lcg.diffusion import (
+    ConstantSchedule,
+    CosineSchedule,
+    Denoiser,
+    GaussianDenoiser,
+    LinearSchedule,
+    coefficients,
+    diffuse,
+    v_from_eps,
+)
 from lcg.nets.denoiser import LatentDenoiser, logit_normal_times, make_schedule, stratified_times
 
 
@@ -24,7 +33,7 @@ def net(prediction: str = "v", schedule: str = "cosine", latent: tuple[int, ...]
     return denoiser
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_a_new_denoiser_is_exact_for_standard_normal_latents(schedule: str) -> None:
     denoiser = LatentDenoiser((4,), width=8, depth=2, schedule=schedule).double()
     exact = GaussianDenoiser(torch.zeros(4).double(), torch.eye(4).double(), make_schedule(schedule))
@@ -32,7 +41,7 @@ def test_a_new_denoiser_is_exact_for_standard_normal_latents(schedule: str) -> N
     torch.testing.assert_close(denoiser(z_t, t), exact(z_t, t), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_eps_hat_is_that_of_the_prediction(schedule: str) -> None:
     z_t, t, _ = batch(4)
     on_eps, on_v = net("eps", schedule), net("v", schedule)
@@ -41,7 +50,7 @@ def test_eps_hat_is_that_of_the_prediction(schedule: str) -> None:
     torch.testing.assert_close(recovered, on_v.predict(z_t, t), rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_the_loss_is_the_mean_squared_error_per_row(schedule: str) -> None:
     z_0, t, eps = batch(2, 3)
     on_eps, on_v = (net(prediction, schedule, (2, 3)) for prediction in ("eps", "v"))
@@ -89,12 +98,15 @@ def test_latents_of_another_prior_are_refused() -> None:
 def test_unknown_names_are_refused(unchecked: None) -> None:
     with pytest.raises(ValueError, match="`prediction` must be one of eps, v, got 'x0'"):
         LatentDenoiser((4,), prediction="x0")
-    with pytest.raises(ValueError, match="`schedule` must be one of cosine, linear, got 'sigmoid'"):
+    with pytest.raises(ValueError, match="`schedule` must be one of cosine, linear, constant, got 'sigmoid'"):
         LatentDenoiser((4,), schedule="sigmoid")
+    with pytest.raises(ValueError, match="`layers` must be one of residual, concat, got 'dense'"):
+        LatentDenoiser((4,), layers="dense")
 
 
 def test_schedules_by_name() -> None:
-    assert isinstance(make_schedule("cosine"), CosineSchedule) and isinstance(make_schedule("linear"), LinearSchedule)
+    kinds = {"cosine": CosineSchedule, "linear": LinearSchedule, "constant": ConstantSchedule}
+    assert all(type(make_schedule(name)) is kind for name, kind in kinds.items())
 
 
 def test_stratified_times_fall_into_every_interval_once() -> None:
