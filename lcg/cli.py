@@ -70,7 +70,27 @@ JOBS = MappingProxyType(
         "store merge": Job("several stores -> one", "lcg.data.store.commands:merge_job", positional=True),
         "store split": Job("one store -> several", "lcg.data.store.commands:split_job", positional=True),
         "store import": Job("your own latents and their table -> latent store", "lcg.data.store.commands:import_job"),
+        "label generator": Job("a generator's own draws -> latent store", "lcg.labels.job:generator_job"),
+        "label store": Job("a store's latents -> store with further labels", "lcg.labels.job:store_job"),
+        "label next": Job("which latents to label next: a sheet and a table", "lcg.labels.active_job:next_job"),
+        "label merge": Job("a filled table -> store with its labels", "lcg.labels.active_job:merge_job"),
+        "label images": Job("image files -> their attribute table", "lcg.labels.job:images_job"),
+        "label thresholds": Job("thresholds chosen on images -> a file of them", "lcg.labels.job:thresholds_job"),
+        "new": Job("begin an adapter of your own generator", "lcg.scaffold.job:new_job", positional=True),
         "check-generator": Job("does a generator keep its contract?", "lcg.generators.check_job:check_generator_job"),
+        "convert-stylegan": Job(
+            "an official StyleGAN2 or StyleGAN3 -> weights for lcg, without executing its file",
+            "lcg.generators.stylegan.convert:convert_stylegan_job",
+            positional=True,
+            kept=False,
+        ),
+        "convert-diffae": Job(
+            "a released diffusion autoencoder -> weights for lcg, without executing its file",
+            "lcg.generators.diffusion_autoencoder.official:convert",
+            positional=True,
+            kept=False,
+        ),
+        "transfer": Job("stores of two generators -> a map between their latents", "lcg.transfer.job:transfer_job"),
         "generate": Job("images that satisfy a formula over attributes", "lcg.generation.job:generate_job"),
         "edit": Job("edit images, one attribute after another", "lcg.commands:edit_job"),
         "verify": Job("is the mathematics right, and does a trained pair obey it?", "lcg.conformance.job:verify_job"),
@@ -87,7 +107,10 @@ JOBS = MappingProxyType(
     }
 )
 GROUPS = MappingProxyType(
-    {"store": "look into latent stores, check, join and divide them, or bring latents of your own"}
+    {
+        "store": "look into latent stores, check, join and divide them, or bring latents of your own",
+        "label": "labels from a function or a model: for draws of a generator, a store's latents, or image files",
+    }
 )
 """What the commands of two words, such as `store info` among the jobs, have in common, by their first word."""
 
@@ -107,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # a process of our own
         keep_memory()
+        sys.path.append(os.getcwd())  # a class_path may name what lies here, and hides nothing that is installed
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return dispatch(arguments)

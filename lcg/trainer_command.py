@@ -1,8 +1,8 @@
 """`lcg fit`, `validate`, `test` and `predict`: LightningCLI, and a fit that survives what ends it.
 
 Every fit has `VerifiedCheckpointIO`, `Survival` and `RunRecord` (`lcg.modules`) without its config naming them;
-one that names a CheckpointIO of its own keeps that. `--ckpt_path` takes `last` and `auto` beside what Lightning knows,
-and what it names is checked before anything is built.
+one that names a CheckpointIO of its own keeps that. `--out` moves a run, all of it, to another folder. `--ckpt_path`
+takes `last` and `auto` beside what Lightning knows, and what it names is checked before anything is built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from lcg.modules.checkpoint_io import CheckpointNotSavedError, VerifiedCheckpointIO, whole_generation
@@ -42,9 +42,24 @@ class TrainerCLI(LightningCLI):
     def subcommands(cls) -> dict[str, set[str]]:
         return {cls.command: LightningCLI.subcommands()[cls.command]}
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--out",
+            type=str | None,
+            default=None,
+            help="folder of the run, in the place of trainer.default_root_dir; what lies in that one moves along: "
+            "checkpoints, logs, exported weights",
+        )
+
     def before_instantiate_classes(self) -> None:
-        """A logger's `save_dir: .` is the Trainer's folder: one option, default_root_dir, moves all logs."""
-        trainer = self.config[self.command].trainer
+        """Moves the run to `out`. A logger's `save_dir: .` is the Trainer's folder, which moves all logs."""
+        options = self.config[self.command]
+        trainer = options.trainer
+        if options.out is not None:
+            options.out = os.path.expandvars(options.out)  # such as runs/agent/$WANDB_RUN_ID
+            for callback in listed(trainer.callbacks):
+                move_paths(callback, trainer.default_root_dir, options.out)
+            trainer.default_root_dir = options.out
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
             options = getattr(logger, "init_args", {})
             if options.get("save_dir") == "." and trainer.default_root_dir is not None:
@@ -102,6 +117,14 @@ class TrainerCLI(LightningCLI):
 def listed(value: Any) -> list[Any]:
     """Options that may be none, one or several, as a list of their own."""
     return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def move_paths(callback: Any, root: str, out: str) -> None:
+    """Changes those options of a callback that are paths in the folder `root` to the same in `out`."""
+    arguments = getattr(callback, "init_args", {})
+    for name, value in list(arguments.items()):
+        if isinstance(value, str | os.PathLike) and Path(value).is_relative_to(root):
+            arguments[name] = str(Path(out) / Path(value).relative_to(root))
 
 
 def run_trainer(command: str, arguments: list[str]) -> None:

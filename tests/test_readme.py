@@ -73,6 +73,8 @@ LEAVES = {
     "sweep": ("*/sweep.md",),
     "store": ("*/manifest.json",),
     "export": ("*/model.json",),
+    "label": ("*/manifest.json", "*/sheet.png"),
+    "new": ("*/README.md",),
 }
 LEAVES_NOTHING = (("lcg", "store", "info"), ("lcg", "store", "verify"), ("lcg", "check-generator"))
 DESTINATION = re.compile(r"--(out|.*\bdirpath)")

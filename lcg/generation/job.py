@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lcg.generation.many import CHUNK, generate_many
+from lcg.generation.text import formula_of
 from lcg.generators.base import Generator
 from lcg.models.choice import chosen
 from lcg.modules.pieces import Ranks
@@ -20,6 +21,9 @@ from lcg.settings import Extrapolate, Guidance, Sampling
 
 def generate_job(
     formula: str | None = None,
+    text: str | None = None,
+    synonyms: str | None = None,
+    yes: bool = False,
     num: int = 64,
     out: str = "runs/generate",
     seed: int = 0,
@@ -39,11 +43,17 @@ def generate_job(
 ) -> None:
     """Generates images that satisfy a formula over attributes, such as "glasses & smile & hat & ~beard".
 
+    Or a description, such as --text "a smiling person with glasses and no beard": it is read by rules, and what became
+    of every word is shown, and on a terminal asked about, before anything is generated.
+
     Writes OUT/sheet.png, OUT/images/NNNN.png, OUT/samples.csv (file, seed), OUT/latents.safetensors, or for more than
     one chunk OUT/latents/FIRST.safetensors, and OUT/provenance.json. Run again, it goes on where it was stopped.
 
     Args:
         formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0; None samples the prior.
+        text: in its place, a description in English.
+        synonyms: YAML file of phrases that `text` may use and the formulas they stand for, such as `young: age<0.3`.
+        yes: agree to whatever `text` is read as, also where it can be read in more ways than one.
         num: how many samples.
         out: folder for the results.
         seed: of the first sample; sample i has seed + i and is the same whatever num and ranks are.
@@ -62,12 +72,18 @@ def generate_job(
         ranks: how many processes share the chunks.
         overwrite: begin anew, in the place of what an earlier run left in OUT.
     """
+    if text is not None and formula is not None:
+        raise ValueError(f"`text` and `formula` say the same thing twice, got {text!r} and {formula!r}; leave one out")
+    if text is None and synonyms is not None:
+        raise ValueError("`synonyms` are those of `text`, which was not given; formulas have the attributes' own names")
     if extrapolate is not None:
         guidance = replace(guidance, extrapolate=extrapolate)
     place, ranks = placed(device, ranks)
     pipeline = load(
         *chosen(model, prior, classifier), generator, place, execution, sampling=sampling, guidance=guidance
     )
+    if text is not None:
+        formula = formula_of(text, pipeline.schema, synonyms, yes)
     told = generate_many(pipeline, out, formula, num, seed, chunk, images, ranks, overwrite)
     if told is None:
         return

@@ -1,0 +1,1 @@
+"""`lcg new`: a folder with an adapter for a generator, its configs and its tests, to begin with."""
