@@ -118,6 +118,10 @@ bench-core: $(READY) ## the speed of guided steps beside the peers' loops, on on
 bench-store: $(READY) ## how fast latents are read, and a store of ten million
 	python -m lcg.benchmarks.storage --out runs/storage
 
+.PHONY: bench-encode
+bench-encode: $(READY) ## how fast images become latents, beside the encoder alone
+	python -m lcg.benchmarks.encoding --out runs/encoding
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-slow lint types
