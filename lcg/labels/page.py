@@ -49,7 +49,7 @@ def page(told: Mapping[str, Any], images: Images, sheets: Mapping[str, Mapping[s
     for name, groups in sheets.items():
         body.append(f"<h2>{escape(name)}</h2>")
         scores = told["sample"]["scores"]
-        body += [_histogram(s, h) for s, h in scores.items() if s == name or s.startswith(f"{name}=")]
+        body += [_histogram(s, h) for s, h in scores.items() if name in h["attributes"]]
         for group, shown in groups.items():
             if shown:
                 picture = f'<img alt="{escape(group)}" src="{_png(images[shown])}">'

@@ -114,19 +114,26 @@ def check_report(labeller: Labeller, second: Labeller | None, sample: int) -> No
 
 
 def histograms(labeller: Labeller, seen: Evidence) -> dict[str, dict[str, Any]]:
-    """Of each score: `edges`, `counts`, and `places` where a label changes."""
+    """Of each score: `edges`, `counts`, `places` where a label changes, and the `attributes` that go by it."""
     places: dict[str, tuple[float, ...]] = {}
+    readers: dict[str, list[str]] = {}
     if isinstance(labeller, RuledLabeller):
         for name, rule in labeller.rules.items():
             for score in labeller.reads(name):
                 places[score] = (*places.get(score, ()), *rule.places())
+                readers.setdefault(score, []).append(name)
     told = {}
     for j, name in enumerate(seen.names):
         column = seen.scores[:, j]
         finite = column[np.isfinite(column)]
         if len(finite):
             counts, edges = np.histogram(finite, BINS)
-            told[name] = {"edges": edges.tolist(), "counts": counts.tolist(), "places": list(places.get(name, ()))}
+            told[name] = {
+                "edges": edges.tolist(),
+                "counts": counts.tolist(),
+                "places": list(places.get(name, ())),
+                "attributes": readers.get(name, []),
+            }
     return told
 
 

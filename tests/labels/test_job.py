@@ -140,7 +140,7 @@ def test_a_report_tells_what_labels_are(tmp_path) -> None:
     counts = told["attributes"]["red"]["counts"]
     assert counts["yes"] == (labels == 1).sum() and told["attributes"]["red"]["missing"] == pytest.approx(0.08)
     shown = told["sample"]["scores"]["red"]
-    assert sum(shown["counts"]) == 100 and shown["places"] == [0.0]
+    assert sum(shown["counts"]) == 100 and shown["places"] == [0.0] and shown["attributes"] == ["red"]
     assert told["agreement"]["the second labeller"]["red"]["kappa"] == pytest.approx(1, abs=0.02)
     margins = [entry["margin"] for entry in told["doubtful"]["red"]]
     assert margins == sorted(margins) and len(margins) == 12
@@ -151,6 +151,14 @@ def test_a_report_tells_what_labels_are(tmp_path) -> None:
     assert page.count("<img") == 4 and "left open" in page and "<svg" in page and 'src="http' not in page
     assert json.loads((tmp_path / "r" / "labels.json").read_text()) == told
     assert (tmp_path / "r" / "labels.md").read_text() == text(told)
+
+
+def test_a_score_is_shown_with_the_attribute_that_goes_by_it(tmp_path) -> None:
+    pictures, scorer = DrawnPictures(Flat(), 20, batch_size=20), by_shade().scorer
+    labeller = RuledLabeller(scorer, {"crimson": Threshold(0.5, score="red")})
+    write_report(tmp_path, pictures, labeller, labeller.label(pictures.images(np.arange(20))), 20)
+    page = (tmp_path / "labels.html").read_text()
+    assert page.index("crimson</h2>") < page.index("<svg") and page.count("<svg") == 1
 
 
 def test_groups_show_the_surest_and_the_least_sure() -> None:
