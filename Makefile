@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 demo bench baselines: export OMP_NUM_THREADS := $(THREADS)
 # Threads that wait for others sleep rather than spin: on a machine that is busy otherwise, spinning costs several times over.
-demo bench baselines: export OMP_WAIT_POLICY := passive
+demo bench baselines bench-encode: export OMP_WAIT_POLICY := passive
 test test-slow: export OMP_NUM_THREADS := 1
 
 .PHONY: help
