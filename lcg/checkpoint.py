@@ -152,7 +152,8 @@ class LoadedNetwork(Generic[Network]):
     @property
     def latents(self) -> str:
         """Fingerprint of the store that the latents are from: not its own, where only labels were added to another."""
-        return str(self.provenance.get("relabelled", {}).get("store", self.store))
+        relabelled = self.provenance.get("relabelled")
+        return str(relabelled.get("store", self.store)) if isinstance(relabelled, Mapping) else self.store
 
 
 @overload

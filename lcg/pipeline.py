@@ -80,7 +80,7 @@ class Pipeline:
         denoiser: the prior's.
         classifier: of noised latents.
         statistics: standardise raw latents.
-        store: fingerprint of the store that the networks were trained on.
+        store: fingerprint of the store that the classifiers were trained on; the prior's has the same latents.
         labels: (N, A) of the store, or a sample of them.
         calibrated: the reading of several attributes that is better calibrated.
         distilled: whether the denoiser is a consistency function, for the sampler `consistency` and nothing else.

@@ -541,6 +541,18 @@ def test_networks_that_do_not_fit_together_are_refused(demo, tmp_path: Path) -> 
         load_networks(demo.prior, altered(demo.classifier, tmp_path / "schedule.ckpt", schedule="linear"))
 
 
+def test_a_prior_serves_classifiers_of_the_same_latents_with_other_labels(demo, tmp_path: Path) -> None:
+    """And of no others, whatever a stranger's file says there."""
+    mine = load_networks(*demo.networks[1::2])[0].store
+    relabelled = {"relabelled": {"store": mine}}
+    other = altered(demo.classifier, tmp_path / "labels.ckpt", store="0123456789abcdef", provenance=relabelled)
+    assert load(demo.prior, other).store == "0123456789abcdef"
+    for said in ({"store": "another"}, 3):
+        wrong = altered(demo.classifier, tmp_path / "w.ckpt", store="01234", provenance={"relabelled": said})
+        with pytest.raises(ValueError, match="were trained on different stores"):
+            load(demo.prior, wrong)
+
+
 def test_another_generator_is_refused(demo, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trained on latents of shape \(64,\), the generator has \(8,\)"):
         load(demo.prior, demo.classifier, PCAAutoencoder(8, 16, 8, 1))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from lcg.data import multilabel
 from lcg.data.imagefiles import ImageFiles
 from lcg.data.labelled import named, sha256_of_table
 from lcg.data.reading import Reading
@@ -112,15 +113,13 @@ class JsonLines(Table):
                 yield line, row
 
     def _spelled(self, value: object, line: int, name: str) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, list):  # of a multi-label attribute
-            return spelled(value)
-        if not isinstance(value, bool | int | float | str):
+        members = isinstance(value, list) and multilabel.spelled_list(value) is not None
+        if value is not None and not members and not isinstance(value, bool | int | float | str):
             raise ValueError(
-                f"{self.where(line)}: {name!r} must be a number, a text, a boolean or null; give a `schema` without it"
+                f"{self.where(line)}: {name!r} must be a number, a text, a boolean, a list of texts or null; "
+                "give a `schema` without it"
             )
-        return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+        return spelled(value)
 
 
 def _classes(folder: Path, schema: Schema | None) -> tuple[list[str], Schema]:

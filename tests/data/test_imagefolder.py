@@ -97,8 +97,8 @@ def test_folders_are_classes(tmp_path: Path) -> None:
         ("{", "line 1 is no JSON"),
         ("[1]", r"line 1 must be a JSON object, got '\[1\]'"),
         (
-            '{"file_name": "a.png", "boxes": {"x": 1}}',
-            "line 1: 'boxes' must be a number, a text, a boolean or null; give a",
+            '{"file_name": "a.png", "boxes": [1]}',
+            "line 1: 'boxes' must be a number, a text, a boolean, a list of texts or null",
         ),
         ('{"file": "a.png"}', "one of them `file_name`"),
         ('{"file_name": "../a.png", "x": 1}', "line 1: `file_name` must be a path below"),
