@@ -29,7 +29,7 @@ LIMITS = """\
 - It inherits every bias of its data: attributes that went together there go together here."""
 
 
-def write_card(name: str, model: Description, labels: Tensor, license: str | None = None) -> str:
+def write_card(name: str, model: Description, labels: Tensor, license: str | None = None, gallery: int = 0) -> str:
     """The text of README.md.
 
     Args:
@@ -37,6 +37,7 @@ def write_card(name: str, model: Description, labels: Tensor, license: str | Non
         model: what `model.json` says.
         labels: (N, A) of its store, or a sample of them.
         license: of the weights; None when nothing is said.
+        gallery: rows of the gallery that goes with it; 0 for none.
     """
     front: dict[str, Any] = {
         "library_name": "lcg",
@@ -50,7 +51,7 @@ def write_card(name: str, model: Description, labels: Tensor, license: str | Non
         "Attributes": _attributes(model, labels),
         "How it was trained": _training("Prior", model.prior) + "\n\n" + _training("Classifiers", model.classifier),
         "Accuracy and calibration by noise level": _calibration(model),
-        "Data": _data(model, labels),
+        "Data": _data(model, labels) + _gallery(gallery),
         "Generator": _generator(model.generator),
         "Intended use": USE,
         "Limits": LIMITS + _distilled(model),
@@ -144,6 +145,15 @@ def _data(model: Description, labels: Tensor) -> str:
     return (
         f"Trained on the latent store of fingerprint `{model.store}`.\n\n{what}\n\n"
         f"{len(labels)} label rows of it go with the classifiers, without images and without names of files."
+    )
+
+
+def _gallery(rows: int) -> str:
+    if not rows:
+        return ""
+    return (
+        f"\n\nIn `gallery` lie {rows} latents with their labels, as a latent store to look at and to edit. They are of "
+        "the validation\nsplit, on which nothing was trained."
     )
 
 

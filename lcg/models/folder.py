@@ -20,6 +20,8 @@ from lcg.data.store.checks import check_labels
 from lcg.generators.base import latents_sha256_of
 from lcg.models.card import write_card
 from lcg.models.description import CLASSIFIER_FILE, FILES, PRIOR_FILE, STATISTICS_FILE, Description, File, Network
+from lcg.models.gallery import FOLDER as GALLERY
+from lcg.models.gallery import HeldOut
 from lcg.models.names import EXPORTED
 from lcg.models.sizes import SHARED, network_shapes
 from lcg.models.tensors import check_header, packed, read_header, read_tensors, write_tensors
@@ -28,7 +30,7 @@ from lcg.nets.denoiser import LatentDenoiser
 
 CARD = "README.md"
 OWN_FILES = {EXPORTED, CARD, *FILES}
-"""All that `lcg export` leaves; a folder that holds anything else is not replaced."""
+"""All that `lcg export` leaves beside a gallery; a folder that holds anything else is not replaced."""
 
 FILE_OF: Mapping[Kind, str] = {"denoiser": PRIOR_FILE, "classifier": CLASSIFIER_FILE}
 
@@ -39,6 +41,7 @@ def write_model(
     classifier: LoadedNetwork[TimeConditionedClassifier],
     dtype: str = "float32",
     license: str | None = None,
+    gallery: HeldOut | None = None,
 ) -> Description:
     """Writes an exported model. It appears whole, in the place of an earlier one.
 
@@ -48,6 +51,7 @@ def write_model(
         classifier: likewise.
         dtype: of the networks' matrices, "float32", "float16" or "bfloat16".
         license: of the weights, for the card.
+        gallery: rows that go with it; None for none.
 
     Raises:
         ValueError: weights are not finite, or not in that precision.
@@ -68,7 +72,10 @@ def write_model(
     try:
         files = {name: File(*write_tensors(aside / name, tensors)) for name, tensors in contents.items()}
         description = describe(prior, classifier, dtype, files)
-        card = write_card(folder.name, description, classifier.labels, license)
+        if gallery is not None:
+            gallery.write(aside / GALLERY)
+        rows = 0 if gallery is None else len(gallery.rows)
+        card = write_card(folder.name, description, classifier.labels, license, rows)
         for name, text in ((EXPORTED, description.to_json()), (CARD, card)):
             _write(aside / name, text)
         _sync(aside)

@@ -26,9 +26,12 @@ def is_exported(path: str | PathLike[str]) -> bool:
 
 
 def own_folder() -> Path:
-    """The folder of one's own models; it need not exist."""
+    """The folder of one's own models; it need not exist. Raises NotADirectoryError for a file."""
     if os.environ.get("LCG_MODELS"):
-        return Path(os.environ["LCG_MODELS"]).expanduser()
+        folder = Path(os.environ["LCG_MODELS"]).expanduser()
+        if folder.is_file():
+            raise NotADirectoryError(f"LCG_MODELS must be a folder of models, got the file {folder}; unset or change it")
+        return folder
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()) / "lcg" / "models"
 
@@ -42,14 +45,19 @@ def find_model(model: str | PathLike[str]) -> Path:
     """The folder of a model.
 
     Args:
-        model: its folder, or its name.
+        model: its folder, model.json in it, or its name.
 
     Raises:
         FileNotFoundError: there is no such model.
+        NotADirectoryError: as `own_folder`.
     """
     text = os.fspath(model)
     if is_exported(text):
         return Path(text)
+    if Path(text).name == EXPORTED and is_exported(Path(text).parent):
+        return Path(text).parent
+    if NAME.fullmatch(text) and is_exported(PACKAGED / text):
+        return PACKAGED / text
     known = known_models()
     if text in known:
         return known[text]

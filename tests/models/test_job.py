@@ -86,12 +86,12 @@ def test_what_is_written_is_described_and_printed(demo, tmp_path: Path, capsys: 
 
 
 def test_a_model_is_exported_by_name_and_loaded_by_it(demo, own: Path) -> None:
-    assert export(demo, "--name", "avatars", "--dtype", "float16") == 0
-    assert {path.name for path in (own / "avatars").iterdir()} == OWN_FILES
-    assert lcg.load("avatars").generate(n=1).images.shape == (1, 64, 64, 3)
-    size = (own / "avatars" / "prior.safetensors").stat().st_size
-    assert export(demo, "--name", "avatars", "--overwrite", "true") == 0
-    assert (own / "avatars" / "prior.safetensors").stat().st_size > 1.9 * size
+    assert export(demo, "--name", "mine", "--dtype", "float16") == 0
+    assert {path.name for path in (own / "mine").iterdir()} == OWN_FILES
+    assert lcg.load("mine").generate(n=1).images.shape == (1, 64, 64, 3)
+    size = (own / "mine" / "prior.safetensors").stat().st_size
+    assert export(demo, "--name", "mine", "--overwrite", "true") == 0
+    assert (own / "mine" / "prior.safetensors").stat().st_size > 1.9 * size
 
 
 def test_of_an_old_checkpoint_the_store_says_where_the_data_came_from(demo, tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_a_model_goes_with_checkpoints_of_the_same_store(demo, model: Path) -> N
 
 
 def test_an_unknown_model_is_answered_with_how_to_make_one() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no model 'avatars'; .* have: none; make one with `lcg export --name"):
-        lcg.load("avatars")
+    with pytest.raises(FileNotFoundError, match=r"no model 'mine'; .* have: avatars; make one with `lcg export --name"):
+        lcg.load("mine")
     with pytest.raises(FileNotFoundError, match=r"no denoiser at missing\.ckpt; make one with `lcg fit"):
         lcg.load("missing.ckpt")
 
@@ -192,11 +192,11 @@ def test_another_generator_is_refused_with_the_name_of_the_right_one(demo, model
 
 
 def test_generate_takes_a_model(demo, model: Path, own: Path, tmp_path: Path) -> None:
-    shutil.copytree(model, own / "avatars")
+    shutil.copytree(model, own / "mine")
     words = ("--formula", "hat", "--num", "2", *FAST)
     for out, networks in (
         ("trained", demo.networks),
-        ("named", ("--model", "avatars")),
+        ("named", ("--model", "mine")),
         ("folder", ("--model", str(model))),
         ("both", ("--prior", str(model), "--classifier", str(model))),
     ):

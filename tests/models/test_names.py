@@ -47,19 +47,34 @@ def test_a_model_is_found_by_folder_and_by_name(exported: Path, home: Path, monk
         named_folder("model")
 
 
-def test_the_package_has_no_model_yet() -> None:
-    assert known_models() == {}
+def test_the_package_has_a_model_of_the_avatars() -> None:
+    assert known_models() == {"avatars": names.PACKAGED / "avatars"}
+
+
+def test_a_models_description_stands_for_its_folder(exported: Path) -> None:
+    assert find_model(exported / "model.json") == exported
+
+
+def test_a_file_in_the_place_of_the_folder_of_models_is_refused_where_it_matters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "models").touch()
+    monkeypatch.setenv("LCG_MODELS", str(tmp_path / "models"))
+    assert find_model("avatars").name == "avatars"
+    for ask in (find_model, named_folder):
+        with pytest.raises(NotADirectoryError, match="LCG_MODELS must be a folder of models, got the file .*; unset"):
+            ask("faces")
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(exported: Path, home: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"no model 'faces'; .* have: none; make one with `lcg export --name faces`"
+        FileNotFoundError, match=r"no model 'faces'; .* have: avatars; make one with `lcg export --name faces`"
     ):
         find_model("faces")
     for name in ("faces", "cats"):
         shutil.copytree(exported, home / name)
     with pytest.raises(
-        FileNotFoundError, match=r"no model 'face'; did you mean 'faces'\? .* have: cats, faces; make one"
+        FileNotFoundError, match=r"no model 'face'; did you mean 'faces'\? .* have: avatars, cats, faces; make one"
     ):
         find_model("face")
 
