@@ -122,6 +122,24 @@ bench-store: $(READY) ## how fast latents are read, and a store of ten million
 bench-encode: $(READY) ## how fast images become latents, beside the encoder alone
 	python -m lcg.benchmarks.encoding --out runs/encoding
 
+# --- the page and the documentation ----------------------------------------------------------------------------------
+
+.PHONY: app
+app: $(READY) ## the editor in a browser, on the model that comes with the package
+	@lcg app
+
+.PHONY: docs
+docs: $(READY) ## the documentation as a site, from README, code and experiments; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --config-file configs/docs/mkdocs.yml
+	@echo "documentation: $(abspath runs/docs/site/index.html)"
+
+.PHONY: screenshots tutorials
+screenshots: $(READY) ## make the pictures of the editor again, in a real browser
+	python experiments/15_app/screenshots.py
+
+tutorials: $(READY) ## run the tutorials again, in place
+	python experiments/16_tutorials/run.py
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-slow lint types

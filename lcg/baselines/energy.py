@@ -10,6 +10,7 @@ smallest BCE is returned, as in the authors' code: what comes out is not a sampl
 one.
 
 Departures from the authors' code:
+
 - They see the classifier's loss through the generator, on images; here a classifier of latents gives it directly.
 - They sample from noise only. An edit starts at the source's latent instead; the target does not know the source, so
   that a chain forgets it, as exp(-h k / 2) after k steps where nothing but the prior acts. Strength is how long the

@@ -11,6 +11,7 @@ linear classifier the path is a straight line along the masked normal: InterFace
 projection.
 
 Departures from the authors' code:
+
 - They differentiate the probability, we the log-odds log p - log(1 - p). Of one value of an attribute that is the same
   direction and the same order of channels, as grad p = p (1 - p) grad log-odds; but it does not vanish in float32 where
   the classifier is certain already, where theirs would divide 0 by 0.

@@ -17,6 +17,7 @@ Without the scaling, and with eps1 = eps2 / sigma^2 and eps3 = sqrt(2 eps2 / lr)
 The authors take other numbers on purpose: eps3 is nearly nothing, and the prior counts where the classifier is content.
 
 Departures from the authors' code:
+
 - Their h is a layer of AlexNet, reconstructed through an image, which the classifier sees; ours is the generator's
   latent, classified directly. They clip h to [0, 30], what that layer can be; latents have no such bounds.
 - Their eps1, eps2 and eps3 are kept. `lr` is in units of h, theirs 1, and 0.5 from a real image; for standardised

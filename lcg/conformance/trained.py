@@ -130,7 +130,7 @@ def calibration(pair: Pair, data: Data, t: float) -> list[Measurement]:
 
 
 def regression(pair: Pair, data: Data, t: float) -> list[Measurement]:
-    """|E <z_0 - z_0_hat, z_0_hat - m>| as a share of E|z_0 - m|^2, with m the means."""
+    """`|E <z_0 - z_0_hat, z_0_hat - m>|` as a share of E|z_0 - m|^2, with m the means."""
     z_0_hat, z_0 = pair.predicted(pair.noised(data.z_0, t), t).flatten(1).double(), data.z_0.flatten(1).double()
     products = ((z_0 - z_0_hat) * (z_0_hat - z_0_hat.mean(0))).sum(1)
     scale = float((z_0 - z_0.mean(0)).square().sum(1).mean())

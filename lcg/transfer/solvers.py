@@ -27,7 +27,10 @@ import torch
 from torch import Tensor
 
 How = Literal["ridge", "cca", "procrustes", "relative"]
+"""How a map between two latent spaces is fitted."""
+
 HOW: tuple[How, ...] = get_args(How)
+"""All of these."""
 
 
 def ridge(x: Tensor, y: Tensor, strength: float) -> Tensor:

@@ -21,6 +21,7 @@ from lcg.benchmarks.options import options_of
 from lcg.benchmarks.view import Frame, View
 
 Images = NDArray[np.uint8]
+"""Images (N, H, W, 3), 0 to 255."""
 
 
 class Measure(ABC):

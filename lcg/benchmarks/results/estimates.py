@@ -161,6 +161,7 @@ class Results:
 
     @cached_property
     def estimates(self) -> dict[tuple[str, str, str], Estimate]:
+        """Value and standard error by method, task and metric, over all seeds."""
         cells: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
         for row in self.rows:
             cells[row.method, row.task, row.metric].append(row)
@@ -180,11 +181,14 @@ class Results:
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the order of the rows."""
         return tuple(dict.fromkeys(row.task for row in self.rows))
 
     def metrics(self, tasks: Iterable[str]) -> tuple[str, ...]:
+        """The metrics of these tasks, in the order of the rows."""
         tasks = set(tasks)
         return tuple(dict.fromkeys(row.metric for row in self.rows if row.task in tasks))
 
     def get(self, method: str, task: str, metric: str) -> Estimate | None:
+        """One estimate, None where nothing was measured."""
         return self.estimates.get((method, task, metric))
