@@ -192,7 +192,10 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
         exported.network.to(device)
         return exported
     if not path.is_file():
-        raise FileNotFoundError(f"no {kind} at {path}; make one with `{COMMAND[kind]}` or give its path")
+        raise FileNotFoundError(
+            f"no {kind} at {path}; make one with `{COMMAND[kind]}` or give its path{_instead(path)}"
+        )
+    entry: dict[str, Any] = {}
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         entry = checkpoint["lcg"]
@@ -208,10 +211,10 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
             distilled = bool(entry.get("consistency", False))
             provenance = dict(entry.get("provenance", {}))
             training = training_of(checkpoint)
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable {kind} checkpoint of lcg "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); fit it again with `{COMMAND[kind]}`"
+            f"{path} is not a readable {kind} checkpoint of lcg ({_reason(error)}{_other_version(entry)}); "
+            f"fit it again with `{COMMAND[kind]}`{_instead(path)}"
         ) from error
     if found != kind:
         raise ValueError(f"{path} holds a {found}, expected a {kind}; give the checkpoint of `{COMMAND[kind]}`")
@@ -229,6 +232,40 @@ def load_network(path: str | PathLike[str], kind: Kind, device: torch.device | s
         provenance,
         training,
     )
+
+
+def _instead(path: Path) -> str:
+    """What somebody may have meant who names a path where no checkpoint is; nothing if there is no telling."""
+    if path.suffix == ".safetensors" and is_exported(path.parent):
+        return f"; the model that it is part of is the folder {path.parent}"
+    if path.is_dir():
+        inside = ", ".join(sorted(file.name for file in path.glob("*.ckpt")))
+        return f"; this is a folder, in which there is {inside or 'no checkpoint'}"
+    if path.is_file():
+        return ""
+    return '; the model of --model avatars, in Python lcg.load("avatars"), needs no training'
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read as a checkpoint, in a few words."""
+    told = str(error).partition("\n")[0]
+    if isinstance(error, KeyError) and error.args == ("lcg",):
+        return "another program made it, or an early version of lcg"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is another kind of file, or holds more than tensors and plain values"
+    if (
+        isinstance(error, EOFError)
+        or (isinstance(error, OSError) and error.filename is None)
+        or told.startswith("PytorchStreamReader")
+    ):
+        return "it is cut off or damaged"
+    return f"{type(error).__name__}: {told}"
+
+
+def _other_version(entry: object) -> str:
+    """Which lcg made the entry `lcg` of a checkpoint, if another one than this."""
+    made = entry.get("version", __version__) if isinstance(entry, dict) else __version__
+    return "" if made == __version__ else f"; lcg {made} made it, this is {__version__}"
 
 
 def training_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

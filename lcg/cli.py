@@ -14,6 +14,7 @@ keeps all of them.
 from __future__ import annotations
 
 import dis
+import errno
 import importlib
 import os
 import sys
@@ -29,6 +30,12 @@ from lcg.schema import unknown_name
 
 USAGE_ERROR = 2  # as argparse has it
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ELSEWHERE = MappingProxyType(
+    {"train": "fit", "sample": "generate", "manipulate": "edit", "benchmark": "bench", "eval": "bench"}
+)
+"""What other programs call our commands."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ JOBS = MappingProxyType(
             "lcg.benchmarks.report.job:report_job",
             positional=True,
         ),
+        "app": Job("a page in the browser to generate, edit and explore with", "lcg.app.job:app_job", kept=False),
     }
 )
 GROUPS = MappingProxyType(
@@ -122,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after `lcg`; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 a verification that failed, 2 the user's error, 130 interrupted.
+        The exit code: 0 done, 1 a verification that failed, 2 the user's error, 130 interrupted, 141 nobody reads
+            what is printed.
 
     Raises:
         SystemExit: raised by the parsers, after a command's own `--help` (0) or for a wrong option (2), and by a fit
@@ -130,10 +139,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # a process of our own
         keep_memory()
-        sys.path.append(os.getcwd())  # a class_path may name what lies here, and hides nothing that is installed
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(arguments)
+        if argv is None:
+            sys.path.append(working_folder())  # a class_path may name what lies here, and hides nothing installed
+        code = dispatch(arguments)
+        print(end="", flush=True)  # what nobody reads any more is told now, and not after the end
+        return code
+    except BrokenPipeError:  # `lcg ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:
@@ -167,8 +182,18 @@ def dispatch(arguments: list[str]) -> int:
     elif command.startswith("-"):
         raise ValueError(f"expected a command before its options, got {command!r}; `lcg --help` lists the commands")
     else:
+        if command in ELSEWHERE:
+            raise ValueError(f"unknown command {command!r}; it is `lcg {ELSEWHERE[command]}`")
         raise unknown_name("command", command, (*TRAINER_COMMANDS, *JOBS, *GROUPS), "lcg")
     return 0
+
+
+def working_folder() -> str:
+    """Where the command was given. Raises FileNotFoundError if that folder is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError("the working folder does not exist any more; change into another one") from error
 
 
 def named(arguments: Sequence[str]) -> tuple[str, str]:
@@ -203,6 +228,9 @@ def overview() -> str:
     return (
         "usage: lcg COMMAND [--config FILE.yaml ...] [--option VALUE ...]\n\n"
         "Latent Classifier Guidance: compositional generation and editing in the latent space of any generator.\n\n"
+        "Nothing has to be trained to begin with:\n"
+        '  lcg generate --model avatars --formula "glasses & smile & ~beard"\n'
+        "  lcg app\n\n"
         f"commands:\n{table}\n\n"
         "`lcg COMMAND --help` lists the options of a command, `lcg COMMAND --print_config` prints them as YAML.\n"
         "`lcg --version` prints the version. LCG_DEBUG=1 shows the traceback of every error."
@@ -246,6 +274,9 @@ def is_users(error: Exception) -> bool:
 
 def describe(error: Exception) -> str:
     """The message of an error; a file the system refused is named first, without the error's number."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; make room, or choose a folder on another disk, and run it again"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

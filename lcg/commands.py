@@ -18,8 +18,10 @@ from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from lcg.benchmarks.pictures import strips
+from lcg.data.framing import rgb
 from lcg.data.store import LatentStore
 from lcg.data.store.checks import check_latents
+from lcg.data.store.manifest import NAME
 from lcg.editing import EditSession, Inversion, Step
 from lcg.editing.guided import check_strength
 from lcg.generators.base import Generator, latents_sha256_of
@@ -52,7 +54,7 @@ def edit_job(
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
-    """Edits images, one attribute after another: lcg edit --source a.png b.png --edits +glasses -hat hair_color=red.
+    """Edits images, one attribute after another: lcg edit --model avatars --source a.png b.png --edits +glasses -hat.
 
     Writes OUT/strip.png (source, reconstruction, the image after each edit), OUT/images/ROW_STEP.png,
     OUT/latents.safetensors, OUT/session.json, from which the same edits can be made again, OUT/provenance.json and,
@@ -67,9 +69,9 @@ def edit_job(
         strength: how far to go, from 0, the source, to 1; what the session or `editing.strength` says when left out.
         strengths: draws all edits together at each of these, side by side.
         out: folder for the results.
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
-        model: in their place, name or folder of an exported model.
+        prior: checkpoint of the prior, the diffusion model of latents, as `lcg fit` leaves it.
+        classifier: checkpoint of the classifiers of noised latents, as `lcg fit` leaves it.
+        model: in their place, name or folder of an exported model; `avatars` comes with lcg.
         generator: the frozen generator; the embedded one when left out.
         inversion: how images become latents.
         editing: how edits are made.
@@ -227,6 +229,8 @@ def read_sources(source: list[str], rows: list[int], pipeline: Pipeline) -> Edit
 
 def read_store(path: str, rows: list[int], pipeline: Pipeline) -> EditSession:
     """Rows of a store with their labels. Raises ValueError where the store does not fit the networks."""
+    if not (Path(path) / NAME).is_file() and any(Path(path).glob("*.[pj][np]*g")):
+        raise ValueError(f"`source` must be image files or one latent store, got the folder {path}; give {path}/*")
     store = LatentStore.open(path)
     if store.latent_shape != tuple(pipeline.denoiser.latent_shape):
         raise ValueError(
@@ -250,11 +254,12 @@ def read_store(path: str, rows: list[int], pipeline: Pipeline) -> EditSession:
 def read_image(path: str, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """One image (H, W, 3) uint8. Raises FileNotFoundError, or ValueError for another size or no image."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no image at {path}; give image files or one latent store")
+        quoted = "; without quotes, the shell puts the files in the place of a pattern" if "*" in path else ""
+        raise FileNotFoundError(f"no image at {path}; give image files or one latent store{quoted}")
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: what PIL calls a broken PNG
+            pixels = np.asarray(rgb(ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: PIL's, of a PNG
         raise ValueError(f"{path} is not an image that can be read ({error}); convert it to PNG") from error
     if pixels.shape[:2] != image_shape[1:]:
         expected, got = f"{image_shape[2]}x{image_shape[1]}", f"{pixels.shape[1]}x{pixels.shape[0]}"

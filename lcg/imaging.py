@@ -42,8 +42,14 @@ class Imaging:
         """Images (N, H, W, C) of standardised latents, with the codes (N, *code) of their sources where there are any.
 
         Raises:
-            ValueError: latents that are not finite, codes that are not one for each, or of a generator without codes.
+            ValueError: latents of another shape or not finite, codes that are not one for each, or of a generator
+                without codes.
         """
+        shape = tuple(self.generator.latent_shape)
+        if tuple(z_0.shape[1:]) != shape:
+            raise ValueError(
+                f"`z_0` must be latents of shape {('N', *shape)} for this generator, got {tuple(z_0.shape)}"
+            )
         finite = torch.isfinite(z_0).flatten(1).all(1)
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0])
@@ -122,4 +128,6 @@ class Imaging:
             raise ValueError(
                 f"the images must be {height}x{width} with {channels} channels, got {images.shape[1:]}; resize them"
             )
-        return torch.from_numpy(np.ascontiguousarray(images))
+        return torch.from_numpy(
+            np.require(images, requirements=["C", "W"])
+        )  # torch warns of arrays it may not write to

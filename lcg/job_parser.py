@@ -6,9 +6,12 @@ import inspect
 import json
 import os
 import traceback
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from lcg.wrong_options import check_configs, explain, option_names
 
 
 class JobParser:
@@ -21,11 +24,24 @@ class JobParser:
     """
 
     def __init__(self, command: str, function: Callable[..., object], positional: bool = False) -> None:
-        from jsonargparse import ArgumentParser  # it takes a moment, which `lcg --help` does not need
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter  # a moment, which `lcg --help` does not need
 
-        self.function, self.positional = function, positional
+        class Paragraphs(DefaultHelpFormatter):
+            """Leaves the paragraphs of a docstring apart."""
+
+            def _fill_text(self, text: str, width: int, indent: str) -> str:
+                fill = super()._fill_text
+                return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
+        self.command, self.function, self.positional = command, function, positional
         description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments get a line each, below
-        self.parser = ArgumentParser(prog=f"lcg {command}", description=description, allow_abbrev=False)
+        self.parser = ArgumentParser(
+            prog=f"lcg {command}",
+            description=description,
+            formatter_class=Paragraphs,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
         self.parser.add_argument(
             "-c", "--config", action="config", help="YAML file with options; may be repeated, later ones win"
         )
@@ -35,9 +51,15 @@ class JobParser:
         """The options as jsonargparse's Namespace, objects as class_path and init_args.
 
         Raises:
-            SystemExit: a word is wrong, or asks for help; what there is to say has been printed.
+            ValueError: a word or a YAML file is wrong.
+            FileNotFoundError: a YAML file is not there.
+            SystemExit: a word asks for help, which has been printed.
         """
-        config = self.parser.parse_args(join_lists(self.function, words, self.positional))
+        check_configs(words)
+        try:
+            config = self.parser.parse_args(join_lists(self.function, words, self.positional))
+        except ArgumentError as error:
+            raise ValueError(explain(str(error), self.command, option_names(self.parser))) from error
         if isinstance(config.get("out"), str):
             config["out"] = os.path.expandvars(config["out"])  # such as runs/agent/$WANDB_RUN_ID
         return config

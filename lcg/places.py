@@ -28,10 +28,17 @@ OWN_LATENTS = re.compile(r"\.?\d{9,}\.safetensors(\.tmp)?")
 
 def pick_device(device: str) -> str:
     """`auto` becomes cuda where there is one. Raises ValueError when the device is not there."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if found else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(
+            f"`device` must be auto, cpu, cuda or cuda:N, got {device!r}; `auto` takes a GPU if there is one"
+        )
+    if device.startswith("cuda") and not found:
         raise ValueError(f"`device` is {device!r}, but no CUDA device was found; use --device cpu")
+    if int(device.partition(":")[2] or 0) >= max(found, 1):
+        raise ValueError(f"`device` is {device!r}, but there are cuda:0 to cuda:{found - 1} only; choose one of them")
     return device
 
 

@@ -5,6 +5,7 @@ How latents are sampled, how formulas guide, how edits are made, how images beco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
@@ -63,6 +64,14 @@ class Sampling:
         t_end: where the last evaluation is made; `consistency` makes them 0.2 apart.
         spacing: of the times in between: uniform, log_snr, quadratic, karras or asinh.
         clip: bound on z_0_hat in standard deviations; None for none.
+
+    Example:
+        >>> Sampling("ddim", steps=20).steps
+        20
+        >>> Sampling("euler")
+        Traceback (most recent call last):
+            ...
+        ValueError: `sampler` must be one of ddpm, ddim, heun, dpm++2m, unipc, consistency, got 'euler'
     """
 
     sampler: SamplerName = "dpm++2m"
@@ -115,6 +124,10 @@ class Weight:
         early: at t >= `since`, where sampling begins.
         late: at t < `since`; None for the same.
         since: time in [0, 1].
+
+    Example:
+        >>> Weight(3.0, late=12.0, since=0.6)(torch.tensor([0.9, 0.1])).tolist()
+        [3.0, 12.0]
     """
 
     early: float
@@ -193,8 +206,10 @@ class Guidance:
             if value not in known:
                 raise unknown_name(name, value, known, "guidance")
         for name, weight in (("single", self.single), ("several", self.several), ("beyond", self.beyond)):
-            if weight is not None and not weight >= 0:
-                raise ValueError(f"`{name}` must be >= 0, got {weight}; to avoid something, negate it with ~")
+            if weight is not None and not 0 <= weight < math.inf:
+                raise ValueError(
+                    f"`{name}` must be >= 0 and finite, got {weight}; to avoid something, negate it with ~"
+                )
         if not self.rise >= 0 or not 0 <= self.late <= 1:
             raise ValueError(
                 f"`rise` must be >= 0 and `late` in [0, 1], got {self.rise} and {self.late}; rise=1 keeps the weight"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
+from lcg.job_parser import without_parser
 from lcg.modules.checkpoint_io import CheckpointNotSavedError, VerifiedCheckpointIO, whole_generation
 from lcg.modules.metrics_file import continue_metrics
 from lcg.modules.resume import AUTO, LAST, resolve
 from lcg.modules.run_folder import read_record, run_folder
 from lcg.modules.run_record import RunRecord, outcome_of
 from lcg.modules.survival import Survival
+from lcg.wrong_options import check_configs, explain, option_names
 
 ELSEWHERE = (LAST, AUTO, "best", "hpc", "registry")
 """Values of `--ckpt_path` that are no paths."""
@@ -51,6 +55,28 @@ class TrainerCLI(LightningCLI):
             "checkpoints, logs, exported weights",
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Raises ValueError, or FileNotFoundError for a YAML file that is not there."""
+        check_configs(sys.argv[1:] if args is None else list(args))
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            names = option_names(self._subcommand_parsers[self.command])
+            told = str(error).replace(f"required: {self.command}.", "required: ")
+            raise ValueError(explain(told, self.command, names)) from error
+
+    def instantiate_classes(self) -> None:
+        """Raises ValueError for what constructors refuse, of lcg, of Lightning or the user's own."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raised = without_parser(error)
+        else:
+            return
+        if isinstance(raised, ValueError | MisconfigurationException | ImportError):
+            raise ValueError(str(raised)) from raised
+        raise raised
+
     def before_instantiate_classes(self) -> None:
         """Moves the run to `out`. A logger's `save_dir: .` is the Trainer's folder, which moves all logs."""
         options = self.config[self.command]
@@ -66,8 +92,13 @@ class TrainerCLI(LightningCLI):
                 options["save_dir"] = trainer.default_root_dir
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Adds what lets a fit survive."""
+        """Adds what lets a fit survive. Raises ValueError for a GPU that is not there."""
         options = self._get(self.config_init, "trainer")
+        gpus = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+        if options.accelerator in ("gpu", "cuda") and not gpus:
+            raise ValueError(
+                f"`trainer.accelerator` is {options.accelerator!r}, but no GPU was found; use --trainer.accelerator cpu"
+            )
         plugins = listed(options.plugins)
         if any(isinstance(plugin, SLURMEnvironment) for plugin in plugins) and "SLURM_NTASKS" not in os.environ:
             raise ValueError(
@@ -131,8 +162,8 @@ def run_trainer(command: str, arguments: list[str]) -> None:
     """Runs fit, validate, test or predict through LightningCLI; `arguments` begin with the command.
 
     Raises:
-        ValueError: Lightning cannot run what the configuration asks for (a GPU where there is none), or there is
-            nothing to resume.
+        ValueError: Lightning cannot run what the configuration asks for (a GPU where there is none), there is nothing
+            to resume, or a checkpoint is of another model.
         OSError: a folder or a full disk refuses to be written.
     """
 
@@ -143,7 +174,7 @@ def run_trainer(command: str, arguments: list[str]) -> None:
         OneCommandCLI(
             # None stands for sys.argv: given both, Lightning warns, and its launchers start sys.argv again for DDP.
             args=None if arguments == sys.argv[1:] else arguments,
-            parser_kwargs={"prog": "lcg"},
+            parser_kwargs={"prog": "lcg", "exit_on_error": False, command: {"exit_on_error": False}},
             seed_everything_default=0,
             trainer_defaults={"accelerator": "auto", "default_root_dir": "runs"},
             save_config_kwargs={"overwrite": True},
@@ -151,6 +182,14 @@ def run_trainer(command: str, arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        first = str(error).splitlines()[1].strip().rstrip(".:")
+        raise ValueError(
+            f"the checkpoint is of another model, or of another store, than the config ({first}); give the config that "
+            "it was made with, or leave out --ckpt_path"
+        ) from error
     except OSError as error:
         # On a full disk loggers fail too, while the Trainer shuts down: what they say must not hide the first.
         raise first_of(error) from error

@@ -58,5 +58,13 @@ def test_load_is_the_pipelines_load() -> None:
 
 
 def test_unknown_attribute_of_the_package_lists_what_there_is() -> None:
-    with pytest.raises(AttributeError, match=r"module 'lcg' has no attribute 'laod'; it has: __version__, load"):
+    with pytest.raises(AttributeError, match=r"no attribute 'laod'; did you mean load\? it has: Attribute, .*, load,"):
         lcg.laod  # noqa: B018
+
+
+@pytest.mark.parametrize("code", ["import lcg", "from lcg.cli import main; main(['--help'])"])
+def test_start_up_is_a_matter_of_few_modules(code: str) -> None:
+    """About 80 beyond those of Python itself, in 0.1 s; numpy alone would be more than 100, torch more than 1000."""
+    count = "import sys; before = len(sys.modules)\n{}\nprint(len(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", count.format(code)], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) <= 130

@@ -71,7 +71,8 @@ class Encoding:
         if tuple(source.image_shape) != tuple(generator.image_shape):
             raise ValueError(
                 f"the images are {tuple(source.image_shape)} (C, H, W) and the generator takes "
-                f"{tuple(generator.image_shape)}; resize the images or choose another generator"
+                f"{tuple(generator.image_shape)}; resize the images, as `reading.size` and `reading.fit` of the source "
+                "do, or choose another generator"
             )
         self.source, self.generator, self.out = source, generator.eval(), Path(out)
         self.batch_size, self.shard_size, self.dtype, self.whiten = batch_size, shard_size, dtype, whiten

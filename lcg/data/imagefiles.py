@@ -182,7 +182,7 @@ class ImageFiles(ImageSource):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise FileNotFoundError(
                 f"{place(missing[0])}no image at {self.root / self.files[missing[0]]}{more}; remove the line "
-                "or add the image"
+                f"or add the image (names are relative to {self.root})"
             )
 
     def _first_size(self, frame: Frame) -> tuple[int, int]:

@@ -64,8 +64,11 @@ def named(
             is no label of its attribute; the message names the line.
     """
     if column not in table.names:
+        only = table.names[0] if len(table.names) == 1 else ""
+        advice = next((f"; separate cells by commas, not by {sign!r}" for sign in ";\t|" if sign in only), "")
         raise ValueError(
             f"{table.path}: the first line must name the columns, one of them `{column}`; got {list(table.names)}"
+            f"{advice}"
         )
     schema, count = scan(table, schema, ignore=(column, *ignore))
     if count == 0:

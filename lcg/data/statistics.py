@@ -192,6 +192,7 @@ class Statistics:
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one latent, without the batch."""
         return tuple(self.mean.shape)
 
     def standardise(self, z: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ BINARY = {"0": 0.0, "1": 1.0, "-1": 0.0, "false": 0.0, "true": 1.0}
 MISSING = {"", "nan"}
 MAX_VALUES = 64
 """Of an inferred categorical attribute; more are rather names or remarks."""
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
 LARGEST = float(np.finfo(np.float32).max)
 """Of a label: labels are stored as float32."""
 ROWS_AT_ONCE = 65536
@@ -94,7 +95,7 @@ def open_table(path: str | os.PathLike[str]) -> Table:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it cannot be read, or repeats the name of a column.
+        ValueError: it cannot be read, is a spreadsheet, or repeats the name of a column.
         ImportError: it is Parquet, and pyarrow is not installed.
     """
     file = Path(path)
@@ -102,6 +103,8 @@ def open_table(path: str | os.PathLike[str]) -> Table:
         raise FileNotFoundError(
             f"no table at {file}; write a CSV file with a line per sample and a column per attribute"
         )
+    if file.suffix.lower() in SPREADSHEETS:
+        raise ValueError(f"a table must be CSV or Parquet, got {file}; save the spreadsheet as CSV (UTF-8, commas)")
     return ParquetTable(file) if file.suffix.lower() in (".parquet", ".pq") else CsvTable(file)
 
 
@@ -268,10 +271,12 @@ class _Column:
             return (Attribute(name, "continuous"),)
         if 2 <= len(self.values) <= MAX_VALUES:
             return (Attribute(name, "categorical", tuple(sorted(self.values))),)
-        count = len(self.values) if len(self.values) <= MAX_VALUES else f"more than {MAX_VALUES}"
+        count = (
+            f"more than {MAX_VALUES} different texts" if len(self.values) > 1 else f"one text only, {[*self.values]}"
+        )
         raise ValueError(
-            f"{table.path}: column {name!r} has {count} different texts, a categorical attribute has 2 to "
-            f"{MAX_VALUES}; remove the column, or give a `schema` without it"
+            f"{table.path}: column {name!r} has {count}, a categorical attribute has 2 to {MAX_VALUES}; remove the "
+            "column, or give a `schema` without it"
         )
 
     def _group(self, name: str, table: Table) -> tuple[Attribute, ...]:

@@ -88,7 +88,10 @@ def encode_job(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen; the defaults are the help)
     progress: bool = True,
 ) -> None:
-    """Encodes labelled images into a latent store, once. Run again, it goes on where it was stopped.
+    """Encodes labelled images into a latent store: lcg encode --config configs/data/avatars.yaml.
+
+    Of images of your own: --source lcg.data.images.ImageFolder --source.root FOLDER --source.table TABLE.csv, with a
+    generator that has an encoder. Run again, it goes on where it was stopped.
 
     Args:
         source: labelled images, such as lcg.data.avatars.AvatarSource or lcg.data.images.ImageFolder.

@@ -41,16 +41,18 @@ def generate_job(
     ranks: Ranks = Ranks(),  # noqa: B008
     overwrite: bool = False,
 ) -> None:
-    """Generates images that satisfy a formula over attributes, such as "glasses & smile & hat & ~beard".
+    """Generates images that satisfy a formula: lcg generate --model avatars --formula "glasses & hat & ~beard".
 
-    Or a description, such as --text "a smiling person with glasses and no beard": it is read by rules, and what became
-    of every word is shown, and on a terminal asked about, before anything is generated.
+    A formula stands in quotes, for the shell has a meaning of its own for & and |. In its place may be a description,
+    such as --text "a smiling person with glasses and no beard": it is read by rules, and what became of every word is
+    shown, and on a terminal asked about, before anything is generated.
 
     Writes OUT/sheet.png, OUT/images/NNNN.png, OUT/samples.csv (file, seed), OUT/latents.safetensors, or for more than
     one chunk OUT/latents/FIRST.safetensors, and OUT/provenance.json. Run again, it goes on where it was stopped.
 
     Args:
-        formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0; None samples the prior.
+        formula: what shall hold; & and, | or, ~ not, NAME=VALUE, a weight as in smile^2.0; left out, images are drawn
+            without any condition.
         text: in its place, a description in English.
         synonyms: YAML file of phrases that `text` may use and the formulas they stand for, such as `young: age<0.3`.
         yes: agree to whatever `text` is read as, also where it can be read in more ways than one.
@@ -60,9 +62,9 @@ def generate_job(
         chunk: samples that one rank draws together; memory grows with it and not with num.
         images: whether every image is written, or latents and the sheet only; images of up to 10 000 samples when left
             out.
-        prior: checkpoint of the prior.
-        classifier: checkpoint of the classifiers.
-        model: in their place, name or folder of an exported model.
+        prior: checkpoint of the prior, the diffusion model of latents, as `lcg fit` leaves it.
+        classifier: checkpoint of the classifiers of noised latents, as `lcg fit` leaves it.
+        model: in their place, name or folder of an exported model; `avatars` comes with lcg.
         generator: the frozen generator; the embedded one when left out.
         sampling: how latents are sampled.
         guidance: how the formula guides.

@@ -34,6 +34,15 @@ class Formula(ABC):
     """A formula; build it with `lcg.guidance.parse` or with `&`, `|`, `~` and `**` from other formulas.
 
     Formulas are equal when they are written the same way; `a & b` and `b & a` mean the same but are not equal.
+
+    Example:
+        >>> hat, smile = (Has(Attribute(name), column) for column, name in enumerate(("hat", "smile")))
+        >>> hat & ~smile | smile & ~hat
+        Formula('(hat & ~smile) | (smile & ~hat)')
+        >>> (hat & ~smile).holds(torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, torch.nan]]))
+        tensor([ True, False, False])
+        >>> str(hat**2.0 & smile)
+        'hat^2.0 & smile'
     """
 
     @abstractmethod
@@ -58,6 +67,9 @@ class Formula(ABC):
     def is_weighted(self) -> bool:
         """Whether a conjunct carries a weight, be it 1: the formula is then guided by its own weights alone."""
         return False
+
+    def __repr__(self) -> str:
+        return f"Formula({str(self)!r})"
 
     def holds(self, labels: Float[Tensor, "n attributes"]) -> Bool[Tensor, " n"]:
         """Which rows certainly satisfy the formula; weights play no part.
@@ -94,7 +106,7 @@ class Formula(ABC):
         return Weighted(self, float(weight))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Atom(Formula):
     """A statement about one attribute: that its value lies in a certain set.
 
@@ -131,7 +143,7 @@ class Atom(Formula):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Has(Atom):
     """A binary attribute is 1: `glasses`."""
 
@@ -145,7 +157,7 @@ class Has(Atom):
         return frozenset({1})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OneOf(Atom):
     """A categorical attribute has one of some values: `hair=blond`, `hair in {blond, red}`, `size>=large`.
 
@@ -185,7 +197,7 @@ class OneOf(Atom):
         return frozenset(self.indices)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Beyond(Atom):
     """A continuous attribute lies above or below a threshold, in the attribute's own unit: `age>0.6`, `age<0.3`.
 
@@ -220,7 +232,7 @@ class Beyond(Atom):
         return frozenset(range(first_above, len(thresholds) + 1) if self.above else range(first_above))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Near(Atom):
     """A continuous attribute is at a value, the target of an edit: `age=0.7`, in the attribute's own unit.
 
@@ -258,7 +270,7 @@ class Near(Atom):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Not(Formula):
     """The operand does not hold."""
 
@@ -278,7 +290,7 @@ class Not(Formula):
         return false, true
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Several(Formula):
     """Two or more operands under one operator; operands of the same operator are taken in: a & (b & c) is a & b & c."""
 
@@ -295,7 +307,7 @@ class _Several(Formula):
             yield from operand.atoms()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class And(_Several):
     """Every operand holds; operands may be weighted when this is the whole formula."""
 
@@ -315,7 +327,7 @@ class And(_Several):
         return torch.stack(true).all(dim=0), torch.stack(false).any(dim=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Or(_Several):
     """At least one operand holds."""
 
@@ -331,7 +343,7 @@ class Or(_Several):
         return torch.stack(true).any(dim=0), torch.stack(false).all(dim=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weighted(Formula):
     """A conjunct of the whole formula with a weight w >= 0: guidance climbs w * log P(operand)."""
 

@@ -73,6 +73,20 @@ class GuidedDenoiser:
     Raises:
         ValueError: weight < 0 or max_step <= 0; while sampling, a gradient that is not finite.
         RuntimeError: called under torch.inference_mode, where no gradient can be taken.
+
+    Example:
+        >>> from lcg.diffusion import CosineSchedule, GaussianDenoiser
+        >>> class Observed(Term):  # log p(y = 2 | z_t) of y ~ N(z_0, 1), z_0 ~ N(0, 1): a Gaussian again
+        ...     def log_prob(self, z_t, t):
+        ...         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        ...         return -0.5 * (2 - alpha * z_t[:, 0]) ** 2 / (1 + sigma**2)
+        ...
+        >>> schedule, t = CosineSchedule(), torch.tensor([0.5], dtype=torch.float64)
+        >>> prior = GaussianDenoiser(torch.zeros(1), torch.eye(1), schedule)
+        >>> exact = GaussianDenoiser(torch.ones(1), 0.5 * torch.eye(1), schedule)  # p(z_0 | y = 2) = N(1, 1/2)
+        >>> z_t = torch.ones(1, 1, dtype=torch.float64)
+        >>> torch.allclose(GuidedDenoiser(prior, [Observed()], schedule)(z_t, t), exact(z_t, t))
+        True
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from lcg.guidance.formula import And, Atom, Beyond, Formula, Has, Near, Not, OneOf, Or, Weighted
+from lcg.guidance.pasted import advice_on, typed
 from lcg.schema import Attribute, Schema, unknown_name
 
 __all__ = ["And", "Atom", "Formula", "FormulaError", "Not", "Or", "Weighted", "parse", "parse_edit"]
@@ -62,6 +63,10 @@ ADVICE = {
     "=<": "write `<`; a continuous attribute equals its threshold with probability 0",
     "**": "write `^`",
     "*": "a weight stands behind its conjunct, such as glasses^2.0",
+    ",": "write `&`; or, for several values of one attribute, NAME in {VALUE, VALUE}",
+    "no": "write `~`",
+    "without": "write `~`",
+    "with": "write attributes only, such as glasses & ~hat",
 }
 """What to write for the operators of other languages."""
 
@@ -94,7 +99,23 @@ def parse(text: str, schema: Schema) -> Formula:
     Raises:
         FormulaError: a ValueError with the column marked: a syntax error, an unknown name (with the nearest ones), an
             atom that does not fit the attribute's kind, or a weight inside `~` or `|`.
+
+    Example:
+        >>> schema = Schema((Attribute("glasses"), Attribute("beard"), Attribute("age", "continuous")))
+        >>> formula = parse("glasses & ~beard & age>0.6", schema)
+        >>> formula
+        Formula('glasses & ~beard & age>0.6')
+        >>> formula.attributes
+        ('glasses', 'beard', 'age')
+        >>> parse("glases & beard", schema)
+        Traceback (most recent call last):
+            ...
+        lcg.guidance.logic.FormulaError: unknown attribute 'glases'; did you mean 'glasses'? the schema has: ...
+          glases & beard
+          ^
     """
+    if not text.strip():
+        raise FormulaError("the formula is empty; leave it out to sample whatever the prior makes", text, 0)
     return _Parser(text, schema).whole()
 
 
@@ -108,8 +129,16 @@ def parse_edit(text: str, schema: Schema) -> Formula:
 
     Raises:
         FormulaError: a ValueError with the column marked, as for `parse`, or the text is more than one literal.
+
+    Example:
+        >>> schema = Schema((Attribute("hat"), Attribute("age", "continuous")))
+        >>> [str(parse_edit(text, schema)) for text in ("+hat", "-hat", "age=0.7")]
+        ['hat', '~hat', 'age=0.7']
     """
     sign = re.match(r"\s*([+-])", text)
+    begun = text.lstrip()[:1]
+    if begun not in "+-" and typed(begun) in ("+", "-"):
+        raise FormulaError(f"cannot read {begun!r}; write `{typed(begun)}`", text, text.index(begun))
     parser = _Parser(text, schema, start=sign.end() if sign else 0, targets=True)
     literal = parser.literal(signed=sign is not None)
     negated = sign is not None and sign[1] == "-"
@@ -153,17 +182,24 @@ class _Parser:
                 continue
             if match is None or match.lastgroup is None:
                 bad = self.text[column]
-                advice = {
-                    '"': ", a quoted value that is not closed",
-                    "'": '; quote values by "',
-                    "+": "; leave it out",
-                    "-": "; write `~` for not",
-                }
-                self.fail(f"cannot read {bad!r}{advice.get(bad, '')}", column)
+                self.fail(f"cannot read {bad!r}{self.about(bad, column)}", column)
             if match.lastgroup != "space":
                 tokens.append(Token(match.lastgroup, match[0], column))
             column = match.end()
         return [*tokens, Token("end", "", len(self.text.rstrip()))]
+
+    def about(self, bad: str, column: int) -> str:
+        """What to do about a character that no token begins with."""
+        before, after = re.search(r"\w*$", self.text[:column]), re.match(r"\w*", self.text[column + 1 :])
+        joined = f"{before[0] if before else ''}_{after[0] if after else ''}"
+        if bad == "-" and joined in self.schema:
+            return f"; the attribute is spelled {joined}"
+        if self.targets and column:
+            return "; an edit is one attribute, give each by itself, such as --edits +glasses -hat"
+        if bad == '"':
+            return ", a quoted value that is not closed"
+        advice = advice_on(bad)
+        return f"; {advice}" if advice else ""
 
     @property
     def token(self) -> Token:
@@ -265,7 +301,12 @@ class _Parser:
     def atom(self) -> Formula:
         name = self.token
         if name.kind == "number":
-            self.fail(f"expected an attribute, `~` or `(`, got {name}; a number stands on the right, such as age>0.5")
+            self.fail(
+                f"expected an attribute, `~` or `(`, got {name}; a number stands on the right, such as age>0.5, and so "
+                "does a weight, such as glasses^2.0"
+            )
+        if name.kind == "text":
+            self.fail(f"expected an attribute, `~` or `(`, got {name}; names stand without quotes")
         if name.kind != "word":
             self.fail(f"expected an attribute, `~` or `(`, got {name}")
         self.position += 1
@@ -274,7 +315,10 @@ class _Parser:
         if name.text not in self.schema:
             names = *self.schema.names, *self.schema.groups
             problem = str(unknown_name("attribute", name.text, names, "the schema"))
-            advice = ADVICE.get(name.text.lower()) or self.value_elsewhere(name.text)
+            given = self.tokens[self.position + 1 : self.position + 2] if self.token.text in ("=", "==") else []
+            advice = ADVICE.get(name.text.lower()) or next(
+                filter(None, map(self.value_elsewhere, [name, *given])), None
+            )
             self.fail(f"{problem}; {advice}" if advice else problem, name.column)
         column = self.schema.index(name.text)
         attribute = self.schema.attributes[column]
@@ -282,8 +326,9 @@ class _Parser:
             return self.binary(attribute, column)
         return (self.categorical if attribute.kind == "categorical" else self.continuous)(attribute, column, name)
 
-    def value_elsewhere(self, word: str) -> str | None:
+    def value_elsewhere(self, token: Token) -> str | None:
         """What to write for a value without its attribute, as in hair=red | blond."""
+        word = token.text
         owners = [a.name for a in self.schema if word in a.values]
         owners += [group for group, members in self.schema.groups.items() if word in [a.member for a in members]]
         return f"{word!r} is a value: write {' or '.join(f'{owner}={word}' for owner in owners)}" if owners else None

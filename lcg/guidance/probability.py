@@ -76,6 +76,20 @@ class CompiledFormula:
     Attributes:
         satisfiable: False if the formula can never hold, whatever the labels: its log-probability is -inf.
         tautological: True if its log-probability is 0 everywhere: it always holds, or nothing in it has a weight.
+
+    Example:
+        >>> from lcg.guidance import parse
+        >>> from lcg.schema import Schema
+        >>> schema = Schema((Attribute("hat"), Attribute("smile")))
+        >>> outputs = {"hat": torch.tensor([0.8]).logit(), "smile": torch.tensor([0.5]).logit()}
+        >>> for text in ("hat & smile", "hat | smile", "~(~hat & ~smile)"):
+        ...     print(text, round(float(CompiledFormula(parse(text, schema))(outputs).exp()), 4))
+        ...
+        hat & smile 0.4
+        hat | smile 0.9
+        ~(~hat & ~smile) 0.9
+        >>> CompiledFormula(parse("hat & ~hat", schema)).satisfiable
+        False
     """
 
     def __init__(self, formula: Formula) -> None:
@@ -98,6 +112,7 @@ class CompiledFormula:
 
     @property
     def tautological(self) -> bool:
+        """Whether it holds whatever the labels are, so that there is nothing to guide by."""
         asked = any(self.literals.keys()) or any(weight for weight, _ in self.diagrams)
         return self.satisfiable and not asked
 

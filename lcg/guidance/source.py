@@ -44,6 +44,7 @@ from lcg.guidance.terms import PriorTerm, leaf, refuse_inference_mode
 from lcg.schema import unknown_name
 
 SourceMode = Literal["observation", "tweedie", "paper"]
+"""How the source of an edit is kept: exactly in the Gaussian case, cheaply, or as in the paper (see `SourceTerm`)."""
 
 
 class SourceTerm(PriorTerm):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from lcg.display import block, quiet, strong
 from lcg.guidance.formula import And, Formula
 
 RARE = 2e-3
@@ -56,6 +57,9 @@ class Support:
         labels = f"{self.satisfying} of {self.decided} labelled latents satisfy it"
         return labels if math.isnan(self.p) else f"{labels}; P = {self.p:.2%} +- {self.stderr:.2%} under the prior"
 
+    def _repr_html_(self) -> str:
+        return block(strong(f"{'Beyond' if self.beyond else 'Within'} the prior's support"), quiet(str(self)))
+
 
 def assess(
     formula: Formula, labels: Float[Tensor, "n attributes"], log_p: Float[Tensor, " samples"] | None = None
@@ -69,6 +73,16 @@ def assess(
 
     Raises:
         ValueError: a column of the labels is missing.
+
+    Example:
+        >>> from lcg.guidance import parse
+        >>> from lcg.schema import Attribute, Schema
+        >>> schema = Schema((Attribute("hat"), Attribute("smile")))
+        >>> labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(2000, 1)
+        >>> print(assess(parse("hat", schema), labels))
+        2000 of 4000 labelled latents satisfy it
+        >>> assess(parse("hat & smile", schema), labels).beyond
+        True
     """
     satisfying = decided = 0
     if len(labels):

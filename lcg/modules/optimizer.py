@@ -27,7 +27,12 @@ def adamw(
         warmup: steps of linear warm-up.
         total: planned optimiser steps; infinite keeps the rate at its peak.
         fused: one kernel for all parameters; under mixed precision Lightning does not clip gradients for that.
+
+    Raises:
+        ValueError: the learning rate is not positive, or the weight decay is negative.
     """
+    if not 0 < lr < math.inf or not weight_decay >= 0:
+        raise ValueError(f"`lr` must be > 0 and `weight_decay` >= 0, got {lr} and {weight_decay}; 1e-3 and 0 are usual")
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     planned = int(total) if math.isfinite(total) else 0
 

@@ -53,7 +53,7 @@ class TimeConditionedClassifier(nn.Module):
             head. Guidance evaluates them side by side, at as many times the price.
 
     Raises:
-        ValueError: components < 1, an unknown trunk, or a joint head without a shared one.
+        ValueError: a schema without attributes, components < 1, an unknown trunk, or a joint head without a shared one.
 
     Attributes:
         execution: how the network is run once its weights are frozen; may be set at any time.
@@ -75,6 +75,11 @@ class TimeConditionedClassifier(nn.Module):
         trunk: Trunk = "shared",
     ) -> None:
         super().__init__()
+        if not len(schema):
+            raise ValueError(
+                "`schema` must have at least one attribute, got none; label the store by `lcg label store`, or import "
+                "its latents with a table"
+            )
         if components < 1:
             raise ValueError(
                 f"`components` must be at least 1, got {components}; 1 is independent attributes, 16 joint"

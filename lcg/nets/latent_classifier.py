@@ -35,7 +35,7 @@ class LatentClassifier(nn.Module):
         slope: of the leaky rectifier below zero.
 
     Raises:
-        ValueError: a hidden layer without units.
+        ValueError: a schema without attributes, or a hidden layer without units.
     """
 
     def __init__(
@@ -46,6 +46,11 @@ class LatentClassifier(nn.Module):
         slope: float = 0.2,
     ) -> None:
         super().__init__()
+        if not len(schema):
+            raise ValueError(
+                "`schema` must have at least one attribute, got none; label the store by `lcg label store`, or import "
+                "its latents with a table"
+            )
         if any(units < 1 for units in hidden):
             raise ValueError(f"`hidden` must be at least 1 unit per layer, got {list(hidden)}; leave the layer out")
         self.config: dict[str, Any] = {

@@ -155,7 +155,7 @@ def test_provenance_keeps_fingerprints_of_what_has_them(tmp_path: Path) -> None:
         ("file,smile\n../table.csv,1\n", r"line 2: `file` must be a path below .*got '\.\./table\.csv'"),
         ("file,smile\n/etc/passwd,1\n", "must be a path below"),
         ("file,smile\n,1\n", "must be a path below"),
-        ("file,remark\na.png,nice\n", "'remark' has 1 different texts"),
+        ("file,remark\na.png,nice\n", "'remark' has one text only"),
         ("file,big nose\na.png,1\n", "must be an identifier such as 'long_hair', got 'big nose'"),
     ],
 )

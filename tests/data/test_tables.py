@@ -118,7 +118,7 @@ def test_a_wrong_cell_after_a_cell_of_two_lines_is_named_by_its_line(tmp_path: P
         (b"x\n1\n\xff\n", "line 3 cannot be read: .*save the table as UTF-8 CSV"),
         (b"x\n" + b"a" * 200_000 + b"\n", "line 2 cannot be read: field larger than field limit"),
         ("x\n" + "\n".join(f"v{i}" for i in range(65)), "has more than 64 different texts"),
-        ("x\none\none\n", "'x' has 1 different texts"),
+        ("x\none\none\n", "'x' has one text only"),
         ("file\na\n", "expected a column per attribute beside `file`, got none"),
         ("", "expected a column per attribute, got none"),
     ],

@@ -157,7 +157,7 @@ ERRORS = [
     ("glasses & smlie", 10, "unknown attribute 'smlie'; did you mean 'smile'"),
     ("hair=blnd", 5, "did you mean 'blond'"),
     ("hair in {blond, rde}", 16, "did you mean 'red'"),
-    ("", 0, "expected an attribute, `~` or `\\(`, got the end"),
+    ("", 0, "the formula is empty; leave it out"),
     ("glasses &  ", 9, "expected an attribute, `~` or `\\(`, got the end"),
     ("glasses beard", 8, "expected `&`, `\\|` or the end, got 'beard'"),
     ("glasses and beard", 8, "got 'and'; write `&`"),

@@ -43,7 +43,7 @@ def one_rank(words: Sequence[str]) -> bool:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             ranks = JobParser("bench", bench_job).parse(words).ranks
-    except SystemExit:
+    except (SystemExit, ValueError, OSError):
         return True
     return bool(ranks.devices * ranks.nodes == 1)
 

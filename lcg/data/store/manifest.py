@@ -152,6 +152,7 @@ class Manifest:
         return hashlib.sha256(_canonical([*entries, "whitened"] if self.whitened else entries).encode()).hexdigest()
 
     def to_json(self) -> str:
+        """The text of manifest.json; `from_json` is the inverse."""
         entries = {
             "format": FORMAT,
             "version": self.version,

@@ -27,6 +27,20 @@ class LatentStore:
     """A finished store, read only. Made by `open`; the constructor takes what `open` has checked.
 
     Row r of the store is the r-th in the order of writing, 0 <= r < len(store).
+
+    Example:
+        >>> import tempfile
+        >>> from lcg.data.store import LatentStoreWriter
+        >>> from lcg.schema import Attribute, Schema
+        >>> folder = tempfile.mkdtemp()
+        >>> writer = LatentStoreWriter(folder, (4,), Schema((Attribute("hat"),)), provenance={})
+        >>> writer.append(torch.randn(10, 4), torch.ones(10, 1), torch.arange(10))
+        >>> _ = writer.finish()
+        >>> store = LatentStore.open(folder)
+        >>> len(store), store.latent_shape, store.labels([0, 1]).tolist()
+        (10, (4,), [[1.0], [1.0]])
+        >>> store.statistics.standardise(store.latents()).mean(0).abs().max().item() < 1e-5
+        True
     """
 
     def __init__(self, path: Path, manifest: Manifest, statistics: Statistics, files: Sequence[ShardFile]) -> None:
@@ -73,14 +87,17 @@ class LatentStore:
 
     @property
     def schema(self) -> Schema:
+        """The attributes that its labels are about."""
         return self.manifest.schema
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one latent, without the batch."""
         return self.manifest.latent_shape
 
     @property
     def provenance(self) -> Mapping[str, Any]:
+        """Where its latents come from: source, generator, versions, as JSON."""
         return self.manifest.provenance
 
     @property

@@ -7,8 +7,10 @@ choice; nothing is dropped in silence, and the same text always reads the same.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import NoReturn
 
+from lcg.display import block, code, note, quiet, strong, table
 from lcg.guidance.formula import Formula
 from lcg.guidance.logic import FormulaError
 from lcg.guidance.phrases.grammar import Choice, Grammar
@@ -62,7 +64,7 @@ class Ambiguity:
     even: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
     """A text as it was understood; `str(reading)` tells a person.
 
@@ -91,6 +93,22 @@ class Reading:
             lines.append(f"{a.text!r} is read as {a.chosen}{others}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return f"Reading({self.text!r} is read as {self.formula})"
+
+    def _repr_html_(self) -> str:
+        rows = [(escape(part.text), _told(part)) for part in self.parts]
+        choices = [
+            note(f"{a.text!r} is read as {a.chosen}, not as {' nor as '.join(a.alternatives)}")
+            for a in self.ambiguities
+            if a.even and a.alternatives
+        ]
+        return block(f"{strong('Reading')} {code(str(self.formula))}", table(("words", "became"), rows), *choices)
+
+
+def _told(part: Part) -> str:
+    return code(part.became) if part.understood and part.became else quiet("not understood")
+
 
 def read(text: str, schema: Schema, synonyms: Mapping[str, str] | None = None, strict: bool = True) -> Reading:
     """Reads a description in English.
@@ -109,6 +127,12 @@ def read(text: str, schema: Schema, synonyms: Mapping[str, str] | None = None, s
         FormulaError: a ValueError with the column marked: a word that is not understood, a text that breaks off, or one
             that says nothing about the schema.
         ValueError: the description contradicts itself, or a synonym is no formula over the schema.
+
+    Example:
+        >>> from lcg.schema import Attribute
+        >>> schema = Schema((Attribute("smile"), Attribute("glasses"), Attribute("age", "continuous")))
+        >>> read("a young person with glasses, not smiling", schema, synonyms={"young": "age<0.3"})
+        Reading('a young person with glasses, not smiling' is read as age<0.3 & glasses & ~smile)
     """
     words, lexicon = split(text), Lexicon(schema, synonyms or {})
     pieces = Segmenter(words, lexicon).pieces()

@@ -207,7 +207,7 @@ def test_whenever_it_is_killed_the_bytes_are_the_same_in_the_end(tmp_path: Path,
         (f"row,smile\n{'9' * 5000},1\n", "line 2: `row` must number a latent"),
         ("row,smile\n1,1\n0,1\n1,0\n", "line 4: `row` 1 has a line already; keep one"),
         ("row,index,smile\n0,0,1\n", "has columns `row` and `index`; keep the one"),
-        ("smile,note\n1,a\n1,a\n1,a\n", "'note' has 1 different texts"),
+        ("smile,note\n1,a\n1,a\n1,a\n", "'note' has one text only"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_before_work(npy: Path, text: str, message: str) -> None:
