@@ -21,12 +21,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from lcg.display import block, code, quiet, strong, table
+
 Kind = Literal["binary", "categorical", "continuous"]
 KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], owner: str) -> ValueError:
-    """The error for a name that does not exist, with the nearest names that do."""
+    """The error for a name that does not exist, with the nearest names that do.
+
+    Example:
+        >>> print(unknown_name("colour", "rde", ["red", "blue"], "the palette"))
+        unknown colour 'rde'; did you mean 'red'? the palette has: red, blue
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
@@ -53,6 +60,11 @@ class Attribute:
 
     Raises:
         ValueError: the name is no identifier, the kind is unknown, or `values`, `ordered` or `group` do not fit.
+
+    Example:
+        >>> size = Attribute("size", "categorical", ("small", "large", "huge"), ordered=True)
+        >>> size.outputs, size.value_index("large")
+        (3, 1)
     """
 
     name: str
@@ -114,13 +126,25 @@ class Attribute:
         return self.values.index(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """An ordered set of attributes; column j of every label matrix belongs to `attributes[j]`.
 
     Raises:
         ValueError: two attributes share a name, a group has the name of an attribute, or a detail refers to an
             attribute that is not there.
+
+    Example:
+        >>> hair = Attribute("hair", "categorical", ("blond", "red"))
+        >>> schema = Schema((Attribute("glasses"), hair, Attribute("age", "continuous")))
+        >>> schema.names, schema.index("age")
+        (('glasses', 'hair', 'age'), 2)
+        >>> schema["hair"].value_index("red")
+        1
+        >>> schema.index("glases")
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown attribute 'glases'; did you mean 'glasses'? the schema has: glasses, hair, age
     """
 
     attributes: tuple[Attribute, ...]
@@ -140,6 +164,7 @@ class Schema:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The attributes' names, in the order of the columns."""
         return tuple(a.name for a in self.attributes)
 
     def __iter__(self) -> Iterator[Attribute]:
@@ -161,6 +186,7 @@ class Schema:
         return self.names.index(name)
 
     def of_kind(self, *kinds: Kind) -> tuple[Attribute, ...]:
+        """The attributes of these kinds, in the order of the columns."""
         return tuple(a for a in self.attributes if a.kind in kinds)
 
     @property
@@ -182,6 +208,20 @@ class Schema:
         for name in edited:
             self.index(name)
         return tuple(a.name for a in self.attributes if a.name in edited or edited & {*a.detail_of, *a.applies_if})
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.names)
+
+    def __repr__(self) -> str:
+        return f"Schema({len(self)} attributes: {', '.join(self.names)})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (code(a.name), quiet("ordinal" if a.ordered else a.kind), " ".join(map(code, a.values)), _belonging(a))
+            for a in self
+        ]
+        head = ("attribute", "kind", "values", "")
+        return block(strong(f"Schema of {len(self)} attributes"), table(head, rows))
 
     def to_dict(self) -> list[dict[str, Any]]:
         """JSON primitives; `from_dict` is the inverse. What is neither ordered nor in a group does not say so."""
@@ -208,3 +248,12 @@ class Schema:
                 for entry in entries
             )
         )
+
+
+def _belonging(attribute: Attribute) -> str:
+    """What an attribute belongs to and when it applies, as HTML."""
+    said = [f"one of {attribute.group}"] if attribute.group else []
+    said += [f"a detail of {', '.join(attribute.detail_of)}"] if attribute.detail_of else []
+    when = [name if wanted else f"~{name}" for name, wanted in attribute.applies_if.items()]
+    said += [f"where {' & '.join(when)}"] if when else []
+    return quiet("; ".join(said))

@@ -185,7 +185,7 @@ def test_guidance_out_of_range_is_refused() -> None:
     for wrong, message in (
         ({"dependence": "jiont"}, "unknown dependence 'jiont'; did you mean 'joint'"),
         ({"extrapolate": "allways"}, "unknown extrapolate 'allways'; did you mean 'always'"),
-        ({"single": -1.0}, "`single` must be >= 0, got -1.0; to avoid something, negate it"),
+        ({"single": -1.0}, "`single` must be >= 0 and finite, got -1.0; to avoid something, negate it"),
         ({"rise": -1.0}, r"`rise` must be >= 0 and `late` in \[0, 1\], got -1.0 and 0.6; rise=1 keeps"),
         ({"max_step": 0.0}, "`max_step` must be > 0, got 0.0; None is no bound"),
         ({"attempts": 0}, "`attempts` must be at least 1, got 0; 1 accepts every sample"),

@@ -1,4 +1,24 @@
-"""The diffusion prior's mathematics: schedules, the forward process, exact denoisers and samplers. No networks."""
+"""The diffusion prior's mathematics: schedules, the forward process, exact denoisers and samplers. No networks.
+
+Symbols are those of the papers, in code as in text:
+
+    x                   a generator's image
+    z_0                 its latent, standardised by the store
+    t                   time, 0 for data and 1 for noise
+    alpha_t, sigma_t    variance preserving: alpha_t^2 + sigma_t^2 = 1
+    eps                 the noise, N(0, I)
+    z_t                 the noised latent, alpha_t z_0 + sigma_t eps
+    eps_hat             a denoiser's estimate of E[eps | z_t]
+    z_0_hat             of E[z_0 | z_t], (z_t - sigma_t eps_hat) / alpha_t
+    score               grad log q(z_t) = -eps_hat / sigma_t
+    y                   labels, NaN where unknown
+    p(y | z_t)          a classifier of noised latents
+    w                   weight of guidance; 1 is Bayes' rule
+    tau                 how far an edit may go from its source, in standard deviations
+
+B is the size of a batch, D the dimension of a flat latent, A the number of attributes; (B, *latent) is a batch of
+latents of any shape.
+"""
 
 from lcg.diffusion.correctors import MALA, Correction, Corrector, Langevin
 from lcg.diffusion.gaussian import GaussianDenoiser, MixtureDenoiser

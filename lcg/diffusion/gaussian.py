@@ -33,6 +33,13 @@ class MixtureDenoiser:
 
     Raises:
         ValueError: shapes disagree, or a covariance is not symmetric or has a negative eigenvalue.
+
+    Example:
+        >>> from lcg.diffusion import CosineSchedule
+        >>> means, covariances = torch.tensor([[-2.0], [2.0]]), 0.1 * torch.eye(1).expand(2, 1, 1)
+        >>> denoiser = MixtureDenoiser(torch.zeros(2), means, covariances, CosineSchedule())
+        >>> denoiser.responsibilities(torch.tensor([[0.2]]), torch.tensor([0.5])).exp().round(decimals=3)
+        tensor([[0.2630, 0.7370]])
     """
 
     def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, schedule: Schedule) -> None:
@@ -126,6 +133,14 @@ class GaussianDenoiser(MixtureDenoiser):
 
     Raises:
         ValueError: shapes disagree, or the covariance is not symmetric or has a negative eigenvalue.
+
+    Example:
+        >>> from lcg.diffusion import CosineSchedule, DPMSolverPP2M
+        >>> schedule, rng = CosineSchedule(), torch.Generator().manual_seed(0)
+        >>> denoiser = GaussianDenoiser(torch.tensor([3.0]), torch.tensor([[0.25]]), schedule)
+        >>> z_0 = DPMSolverPP2M(schedule, steps=20).sample(denoiser, torch.randn(4000, 1, generator=rng))
+        >>> abs(float(z_0.mean()) - 3) < 0.05, abs(float(z_0.std()) - 0.5) < 0.02
+        (True, True)
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor, schedule: Schedule) -> None:

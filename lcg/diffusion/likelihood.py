@@ -228,6 +228,13 @@ def flow_log_prob(
             differentiation, an eps_hat that is not finite, or the number of generators is not the number of rows.
         RuntimeError: autograd was asked for where eps_hat is detached, or under torch.inference_mode; or the solver
             cannot keep the tolerances.
+
+    Example:
+        >>> from lcg.diffusion import CosineSchedule, GaussianDenoiser
+        >>> denoiser = GaussianDenoiser(torch.zeros(1), torch.eye(1), CosineSchedule())
+        >>> found = flow_log_prob(denoiser, torch.zeros(1, 1, dtype=torch.float64), CosineSchedule())
+        >>> round(float(found.log_prob), 3)  # -0.5 log(2 pi)
+        -0.919
     """
     from torchdiffeq import odeint  # it imports SciPy's integrators, which would double the package's start-up
 

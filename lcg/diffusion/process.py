@@ -39,19 +39,21 @@ from lcg.diffusion.schedule import Schedule, expand
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Predicts the noise in z_t.
-
-    Args:
-        z_t: noised standardised latents (B, *latent).
-        t: their times (B,) in [0, 1], float32 or float64.
-
-    Returns:
-        eps_hat (B, *latent), the expectation of eps given z_t. Rows are independent.
-    """
+    """Predicts the noise in z_t. Rows are independent."""
 
     def __call__(
         self, z_t: Float[Tensor, "batch *latent"], t: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch *latent"]: ...
+    ) -> Float[Tensor, "batch *latent"]:
+        """The expectation of eps given z_t.
+
+        Args:
+            z_t: noised standardised latents (B, *latent).
+            t: their times (B,) in [0, 1], float32 or float64.
+
+        Returns:
+            eps_hat (B, *latent).
+        """
+        ...
 
 
 Result = TypeVar("Result")
@@ -79,7 +81,16 @@ def diffuse(
     t: Float[Tensor, " batch"],
     eps: Float[Tensor, "batch *latent"],
 ) -> Float[Tensor, "batch *latent"]:
-    """Noised latent z_t = alpha_t z_0 + sigma_t eps, a draw from q(z_t | z_0) when eps ~ N(0, I)."""
+    """Noised latent z_t = alpha_t z_0 + sigma_t eps, a draw from q(z_t | z_0) when eps ~ N(0, I).
+
+    Example:
+        >>> from lcg.diffusion import CosineSchedule
+        >>> schedule, t, z_0 = CosineSchedule(), torch.tensor([0.3]), torch.ones(1, 2)
+        >>> eps = torch.tensor([[1.0, -1.0]])
+        >>> z_t = diffuse(schedule, z_0, t, eps)
+        >>> z0_from_eps(schedule, z_t, t, eps).round(decimals=4)
+        tensor([[1., 1.]])
+    """
     alpha, sigma = coefficients(schedule, t, z_0)
     return alpha * z_0 + sigma * eps
 

@@ -23,6 +23,14 @@ class Schedule(ABC):
 
     Raises:
         TypeError: t is not floating point (integer steps must be divided by their number first).
+
+    Example:
+        >>> t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        >>> schedule = CosineSchedule()
+        >>> torch.allclose(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(3, dtype=torch.float64))
+        True
+        >>> round(float(schedule.time(schedule.log_snr(torch.tensor([0.3])))), 6)
+        0.3
     """
 
     @abstractmethod

@@ -127,5 +127,13 @@ def edit_together(
 
 
 def standing(edits: Sequence[Formula]) -> tuple[Formula, ...]:
-    """The edits that still stand: of several that speak of one attribute, the last."""
+    """The edits that still stand: of several that speak of one attribute, the last.
+
+    Example:
+        >>> from lcg.guidance import parse_edit
+        >>> from lcg.schema import Attribute, Schema
+        >>> schema = Schema((Attribute("hat"), Attribute("smile")))
+        >>> standing([parse_edit(text, schema) for text in ("+hat", "+smile", "-hat")])
+        (Formula('smile'), Formula('~hat'))
+    """
     return tuple(e for k, e in enumerate(edits) if not any({*e.attributes} & {*f.attributes} for f in edits[k + 1 :]))

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lcg.display import block, code, quiet, strong, table
 from lcg.editing.contract import Editor, EditRequest, standing
 from lcg.guidance import Formula, parse_edit
 from lcg.schema import Schema
@@ -114,6 +115,17 @@ class EditSession:
         TypeError: z_0, labels or code are neither float32 nor float64, or the strength is no number.
         ValueError: their shapes do not fit each other or the schema, z_0 or code is not finite, labels are infinite, or
             the strength is negative or not finite.
+
+    Example:
+        >>> from lcg.schema import Attribute
+        >>> schema = Schema((Attribute("hat"), Attribute("smile")))
+        >>> session = EditSession(torch.zeros(1, 4), schema).add("+hat").add("+smile").adjust(1, weight=0.5)
+        >>> session
+        EditSession(1 source: +hat, +smile x0.5)
+        >>> session.remove(0).undo().can_redo
+        True
+        >>> EditSession.from_json(session.to_json(), schema).steps[1]
+        Step(text='+smile', weight=0.5)
     """
 
     def __init__(
@@ -133,6 +145,21 @@ class EditSession:
         self._history, self._position = [State(strength=_strength(strength))], 0
         self._literals: dict[str, Formula] = {}
         self._made: WeakKeyDictionary[Editor, OrderedDict[Key, Tensor]] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        steps = ", ".join(step.text if step.weight == 1 else f"{step.text} x{step.weight:g}" for step in self.steps)
+        return f"EditSession({self._count}: {steps or 'no steps yet'})"
+
+    def _repr_html_(self) -> str:
+        rows = [(str(k), code(step.text), f"{step.weight:g}") for k, step in enumerate(self.steps)]
+        state = "the editor's own strength" if self.strength is None else f"strength {self.strength:g}"
+        state += "".join(f", can {what}" for what, can in (("undo", self.can_undo), ("redo", self.can_redo)) if can)
+        steps = table(("", "step", "weight"), rows) if rows else quiet("no steps yet: session.add('+glasses')")
+        return block(f"{strong('Session')} {quiet(f'{self._count}, {state}')}", steps)
+
+    @property
+    def _count(self) -> str:
+        return "1 source" if len(self.z_0) == 1 else f"{len(self.z_0)} sources"
 
     # --- the list ---
 

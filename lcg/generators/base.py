@@ -24,6 +24,20 @@ class Generator(nn.Module, ABC):
     Attributes:
         latent_shape: shape of one latent without the batch, such as (64,) or (18, 512).
         image_shape: (C, H, W) of one image, C = 3, RGB.
+
+    Example:
+        >>> class Grey(Generator):  # its latent is the brightness of an image
+        ...     latent_shape, image_shape = (1,), (3, 8, 8)
+        ...     def decode(self, z):
+        ...         return z.tanh()[:, :, None, None].expand(-1, 3, 8, 8)
+        ...     def encode(self, x):
+        ...         return x.mean((1, 2, 3))[:, None].atanh()
+        ...
+        >>> generator = Grey()
+        >>> x_to_pixels(generator.decode(torch.zeros(1, 1)))[0, 0, 0].tolist()
+        [128, 128, 128]
+        >>> round(generator.encode(generator.decode(torch.tensor([[0.5]]))).item(), 4)
+        0.5
     """
 
     latent_shape: tuple[int, ...]

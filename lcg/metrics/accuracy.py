@@ -71,7 +71,17 @@ def attribute_accuracy(
 def joint_accuracy(
     schema: Schema, predicted: Float[Tensor, "n attributes"], wanted: Float[Tensor, "n attributes"]
 ) -> tuple[float, int]:
-    """How often all binary attributes together are as wanted, and on how many rows; arguments as above."""
+    """How often all binary attributes together are as wanted, and on how many rows; arguments as above.
+
+    Example:
+        >>> from lcg.schema import Attribute
+        >>> schema = Schema((Attribute("hat"), Attribute("smile")))
+        >>> predicted = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> wanted = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, torch.nan]])
+        >>> share, n = joint_accuracy(schema, predicted, wanted)
+        >>> round(share, 3), n
+        (0.667, 3)
+    """
     right, counts = right_labels(schema, predicted, wanted)
     return _share(right[:, -1].sum(), counts[:, -1].sum())
 
@@ -90,6 +100,11 @@ def proportion(hits: Bool[Tensor, " n"]) -> tuple[float, float]:
     Raises:
         TypeError: hits that are not bool.
         ValueError: hits that are empty or not one-dimensional.
+
+    Example:
+        >>> p, stderr = proportion(torch.tensor([True] * 90 + [False] * 10))
+        >>> round(p, 3), round(stderr, 3)
+        (0.9, 0.03)
     """
     if hits.dtype != torch.bool:
         raise TypeError(f"`hits` must be bool, got {hits.dtype}; compare with a threshold first")

@@ -79,6 +79,11 @@ def frechet_distance(
 
     Raises:
         ValueError: shapes that differ, values that are not finite, or a covariance that is none.
+
+    Example:
+        >>> identity = torch.eye(2)
+        >>> round(frechet_distance(torch.zeros(2), identity, torch.ones(2), 4 * identity), 6)
+        4.0
     """
     size = mean_1.shape[-1]
     for name, tensor, shape in (

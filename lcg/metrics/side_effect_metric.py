@@ -87,7 +87,7 @@ class SideEffectMatrix(EditCounts):
     higher_is_better = False
 
     def compute(self) -> dict[str, dict[str, Estimate]]:
-        """Edited attribute to every binary and categorical attribute to its `Estimate`, S[e][a]; NaN on 0 rows if free.
+        """Edited attribute to every binary and categorical one to its `Estimate`, `S[e][a]`; NaN on 0 rows if free.
 
         Raises:
             ValueError: no rows were taken in.

@@ -99,6 +99,14 @@ class Sampler(ABC):
 
     Raises:
         ValueError: steps < 2, times out of range, unknown spacing, or clip <= 0.
+
+    Example:
+        >>> from lcg.diffusion import DDIM, CosineSchedule, GaussianDenoiser
+        >>> schedule = CosineSchedule()
+        >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), schedule)
+        >>> noise, samplers = torch.tensor([[1.0, -2.0]]), [DDIM(schedule, steps=steps) for steps in (10, 100, 1000)]
+        >>> [round(float(sampler.sample(denoiser, noise)[0, 0]), 2) for sampler in samplers]
+        [0.87, 0.99, 1.0]
     """
 
     def __init__(

@@ -13,7 +13,8 @@ step. UniPC (Zhao et al. 2023, arXiv:2302.04867, algorithms 1 and 2, for data pr
 with r_m = (lambda_m - lambda_t) / h where the predictions are: the earlier ones (r_m < 0) for the predictor, and beside
 them z_0_hat at the predicted z_s (r = 1) for the corrector, whose order is one higher. The corrected z_s is not
 evaluated again. The paper's B(h) cancels from this system; it matters only where a single m leaves a choice. There
-B_2(h) means a_1 r_1 = 1/2, the limit of <u> for small h, which makes the predictor of order 2 that of DPM-Solver++(2M).
+B_2(h) means a_1 r_1 = 1/2, the limit of `<u>` for small h, by which the predictor of order 2 is that of
+DPM-Solver++(2M).
 """
 
 import math
@@ -71,13 +72,13 @@ class UniPC(Multistep):
 
 
 def _step(path: Path, i: int, z_t: Tensor, mean: Tensor) -> Tensor:
-    """From z_t at time i to the next, with <z_0_hat> over the step."""
+    """From z_t at time i to the next, with `<z_0_hat>` over the step."""
     gain = -path.alpha[i + 1] * math.expm1(-path.step(i))
     return torch.add(path.sigma[i + 1] / path.sigma[i] * z_t, mean, alpha=gain)
 
 
 def average(predictions: list[Tensor], log_snr: Float64[Tensor, " predictions"], h: float) -> Float[Tensor, "..."]:
-    """<z_0_hat> over a step of h, from z_0_hat at each log_snr, of which the first is where the step begins."""
+    """`<z_0_hat>` over a step of h, from z_0_hat at each log_snr, of which the first is where the step begins."""
     base, *others = predictions
     mean = base
     for a, z_0_hat in zip(weights((log_snr[1:] - log_snr[0]) / h, h).tolist(), others, strict=True):
@@ -86,7 +87,7 @@ def average(predictions: list[Tensor], log_snr: Float64[Tensor, " predictions"],
 
 
 def weights(r: Float64[Tensor, " others"], h: float) -> Float64[Tensor, " others"]:
-    """The a_m with sum_m a_m r_m^k = <u^k>; by parts, <u^k> = 1 / (1 - e^-h) - (k / h) <u^(k-1)> and <1> = 1."""
+    """The a_m with `sum_m a_m r_m^k = <u^k>`; by parts, `<u^k> = 1 / (1 - e^-h) - (k / h) <u^(k-1)>`, `<1> = 1`."""
     if len(r) < 2:
         return 0.5 / r
     moments, powers = [1.0], torch.arange(1, len(r) + 1)
