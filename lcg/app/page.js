@@ -1,0 +1,14 @@
+// What belongs to the page as a whole: tabs by their names in the address, and which report is shown.
+(() => {
+  const tab = (name) => document.querySelector(`#tabs button[role=tab][data-tab-id="${CSS.escape(name)}"]`)
+  const open = () => { const name = location.hash.slice(1); if (name) tab(name)?.click() }
+  addEventListener('hashchange', open)
+  document.addEventListener('click', (event) => {
+    const chosen = event.target.closest?.('#tabs button[role=tab][data-tab-id]')
+    if (chosen) history.replaceState(null, '', `#${chosen.dataset.tabId}`)
+    const link = event.target.closest?.('.reports a')
+    if (link) for (const one of document.querySelectorAll('.reports a')) one === link ? one.setAttribute('aria-current', 'true') : one.removeAttribute('aria-current')
+  })
+  const waiting = new MutationObserver(() => { if (tab('generate')) { waiting.disconnect(); open() } })
+  waiting.observe(document.documentElement, {childList: true, subtree: true})
+})()
