@@ -8,14 +8,17 @@ all edits at once, without what each alone would bring.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Lock
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from lcg.app.answers import Edited, Image, Rival
+from lcg.app.answers import Belief, Edited, Image, Rival
 from lcg.app.gallery import Gallery
 from lcg.app.reading import asking, beliefs_of, outputs_of
 from lcg.app.recent import Recent
@@ -29,8 +32,10 @@ from lcg.pipeline import Pipeline
 
 PREVIEW_STEPS = 20
 """Evaluations of a preview, and as many for its inversion."""
-EDITORS, IMAGES = 128, 32
-"""Sources and reconstructions that are remembered, for all users together."""
+EDITORS, IMAGES, BELIEFS = 128, 32, 256
+"""Sources, reconstructions and readings that are remembered, for all users together."""
+SMALL = 16_000_000
+"""Weights of prior and classifiers below which a single latent keeps one thread busy at most."""
 
 
 class Editing:
@@ -51,8 +56,18 @@ class Editing:
         self._hurried = replace(pipeline, editing=replace(pipeline.editing, steps=PREVIEW_STEPS))
         self._editors: Recent[tuple[bytes, bool], GuidedEditor] = Recent(EDITORS)
         self._reconstructed: Recent[tuple[bytes, bytes], Image] = Recent(IMAGES)
+        self._believed: Recent[bytes, dict[str, Belief]] = Recent(BELIEFS)
         self._rivals: Recent[str, Editor] = Recent(len(METHODS))
         self._learning = Lock()
+        weights = sum(w.numel() for net in (pipeline.denoiser, pipeline.classifier) for w in net.parameters())
+        self._threads = 1 if weights < SMALL else torch.get_num_threads()
+
+    def beliefs(self, z_0: Tensor) -> dict[str, Belief]:
+        """What the classifier believes about a latent (1, *latent)."""
+        schema = self.pipeline.schema
+        return self._believed.get(
+            bytes_of(z_0), lambda: self.turns.do(lambda: beliefs_of(schema, outputs_of(self.pipeline, z_0)), HURRIED)
+        )
 
     def edit(self, work: Work) -> Edited:
         """See `Studio.edit`."""
@@ -73,14 +88,14 @@ class Editing:
         return first, *(self._rival(work, method) for method in METHODS)
 
     def _edited(self, work: Work) -> Tensor:
-        with in_words():
+        with in_words(), threads(self._threads):
             return work.result(self._editor(work))
 
     def _previewed(self, work: Work) -> Tensor:
         """All edits at once: what each alone would bring is left to the refined image."""
         if not work.edits:
             return work.z_0
-        with in_words():
+        with in_words(), threads(self._threads):
             request = EditRequest(work.edits, work.labels, work.strength)
             return self._editor(work, hurried=True).edit(work.z_0, request).z_0.detach()
 
@@ -135,6 +150,17 @@ class Editing:
         if method.unit is None or work.strength is None:
             return work.strength if method.unit is None else method.unit
         return method.unit * work.strength / self.pipeline.editing.strength
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Has torch use so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bytes_of(tensor: Tensor | None) -> bytes:

@@ -46,7 +46,6 @@ from lcg.app.editing import Editing
 from lcg.app.exploring import Explored
 from lcg.app.formulas import check, controls_of, edit_text, formula_text, read_formula
 from lcg.app.gallery import Gallery, of_prior, of_store
-from lcg.app.reading import beliefs_of, outputs_of
 from lcg.app.refusal import Refused, in_words, whole_number
 from lcg.app.saved import read_work
 from lcg.app.sources import Sources
@@ -247,7 +246,7 @@ class Studio:
 
     def beliefs(self, source: Source) -> Mapping[str, Belief]:
         """What the classifier believes about every attribute of a source, by name: where controls begin."""
-        return self._turns.do(lambda: beliefs_of(self.schema, outputs_of(self.pipeline, source.z_0)))
+        return self._editing.beliefs(source.z_0)
 
     # --- editing ---
 
