@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any
 from lcg.torchvision_operators import arm
 
 if TYPE_CHECKING:
-    from lcg.beliefs import Beliefs
     from lcg.data.store import LatentStore
-    from lcg.edited import Edits
     from lcg.editing import EditSession
     from lcg.generators.base import Generator
     from lcg.guidance import Formula, parse
     from lcg.pipeline import Pipeline, load
-    from lcg.samples import Sample, Samples
+    from lcg.results.beliefs import Beliefs
+    from lcg.results.edited import Edits
+    from lcg.results.samples import Sample, Samples
     from lcg.schema import Attribute, Schema
     from lcg.settings import Editing, Guidance, Inverting, Sampling
 
@@ -60,14 +60,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "lcg.beliefs": ("Beliefs",),
+    "lcg.results.beliefs": ("Beliefs",),
     "lcg.data.store": ("LatentStore",),
-    "lcg.edited": ("Edits",),
+    "lcg.results.edited": ("Edits",),
     "lcg.editing": ("EditSession",),
     "lcg.generators.base": ("Generator",),
     "lcg.guidance": ("Formula", "parse"),
     "lcg.pipeline": ("Pipeline", "load"),
-    "lcg.samples": ("Sample", "Samples"),
+    "lcg.results.samples": ("Sample", "Samples"),
     "lcg.schema": ("Attribute", "Schema"),
     "lcg.settings": ("Editing", "Guidance", "Inverting", "Sampling"),
 }

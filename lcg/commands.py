@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from lcg.benchmarks.pictures import strips
 from lcg.data.framing import rgb
 from lcg.data.store import LatentStore
 from lcg.data.store.checks import check_latents
@@ -28,6 +27,7 @@ from lcg.generators.base import Generator, latents_sha256_of
 from lcg.guidance import parse_edit
 from lcg.models.choice import chosen
 from lcg.nets.execution import Execution
+from lcg.pictures import strips
 from lcg.pipeline import CLASSIFIER, PRIOR, Pipeline, load
 from lcg.places import claim, made_with, pick_device, refuse_occupied, save_images, write_provenance
 from lcg.settings import Editing, Inverting

@@ -47,4 +47,9 @@ def test_the_public_interface_has_examples() -> None:
     found = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
     assert len(found) >= 25
     names = {test.name for test in found}
-    assert {"lcg", "lcg.pipeline.Pipeline.generate", "lcg.pipeline.Pipeline.edit", "lcg.pipeline.load"} <= names
+    assert {
+        "lcg",
+        "lcg.pipeline.pipeline.Pipeline.generate",
+        "lcg.results.edited.Edits",
+        "lcg.pipeline.pipeline.load",
+    } <= names

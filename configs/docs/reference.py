@@ -19,9 +19,9 @@ from lcg.schema import Attribute, Schema
 ORDER = (  # of a user's path; packages and modules that are not named here follow
     "lcg",
     "lcg.pipeline",
-    "lcg.samples",
-    "lcg.edited",
-    "lcg.beliefs",
+    "lcg.results.samples",
+    "lcg.results.edited",
+    "lcg.results.beliefs",
     "lcg.schema",
     "lcg.settings",
     "lcg.guidance",

@@ -23,7 +23,7 @@ from lcg.guidance import GuidedConsistency, parse
 from lcg.metrics.frechet import frechet_distance, moments
 from lcg.nets.denoiser import LatentDenoiser
 from lcg.pipeline import Pipeline
-from lcg.samples import Plan
+from lcg.results.samples import Plan
 from lcg.settings import Guidance, Sampling, Weight
 
 OUT, CACHE = Path(__file__).parent / "results.csv", "runs/cache"

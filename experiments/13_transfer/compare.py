@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 import lcg
-from lcg.benchmarks.pictures import strips
 from lcg.benchmarks.worlds.avatars import AvatarWorld
 from lcg.data.avatars import AvatarSource
 from lcg.generators.autoencoder import AvatarAutoencoder
@@ -27,6 +26,7 @@ from lcg.metrics.accuracy import proportion
 from lcg.metrics.frechet import frechet_between
 from lcg.metrics.judge import AvatarJudge
 from lcg.metrics.preservation import edit_success, kept, l1_outside
+from lcg.pictures import strips
 from lcg.pipeline import Pipeline
 from lcg.transfer import HOW, MappedGenerator, RelativeGenerator, fit_map
 from lcg.transfer.job import judge_map

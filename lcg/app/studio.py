@@ -51,13 +51,13 @@ from lcg.app.saved import read_work
 from lcg.app.sources import Sources
 from lcg.app.turns import Turns
 from lcg.app.work import Work
-from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.data.store import LatentStore
 from lcg.generators.base import Generator
 from lcg.guidance import parse_edit
 from lcg.models.description import Description as ModelDescription
 from lcg.models.gallery import open_gallery
 from lcg.models.names import find_model
+from lcg.pictures import contact_sheet, strips
 from lcg.pipeline import Pipeline, load
 from lcg.schema import Schema
 

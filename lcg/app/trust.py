@@ -11,7 +11,7 @@ from typing import Literal
 
 from lcg.app.answers import Trust
 from lcg.guidance import CompiledFormula, Support, without_weights
-from lcg.samples import Plan
+from lcg.results.samples import Plan
 
 Standing = Literal["common", "rare", "beyond", "impossible", "certain"]
 

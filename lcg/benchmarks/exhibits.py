@@ -14,10 +14,10 @@ from PIL import Image
 from lcg.benchmarks.benchmark import Benchmark
 from lcg.benchmarks.cells import Cell, Direct
 from lcg.benchmarks.folder import read_json, write_picture
-from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.report.tables import label_of
 from lcg.benchmarks.tasks import Edit, Generate, Single
 from lcg.modules.pieces import Piece
+from lcg.pictures import contact_sheet, strips
 
 Picture = tuple[Image.Image, str, str]
 """Image, title, caption."""

@@ -24,7 +24,7 @@ from lcg.diffusion import generators
 from lcg.editing import GuidedEditor
 from lcg.editing.contract import EditRequest, edit_sequence, edit_together
 from lcg.pipeline import Pipeline
-from lcg.samples import Draw
+from lcg.results.samples import Draw
 from lcg.settings import Editing, Guidance, Sampling
 
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

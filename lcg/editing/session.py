@@ -35,9 +35,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from lcg.display import block, code, quiet, strong, table
 from lcg.editing.contract import Editor, EditRequest, standing
 from lcg.guidance import Formula, parse_edit
+from lcg.results.display import block, code, quiet, strong, table
 from lcg.schema import Schema
 
 FORMAT, VERSION = "lcg.edit_session", 1

@@ -32,12 +32,12 @@ from safetensors import SafetensorError
 from torch import Tensor, arange
 
 from lcg.benchmarks.folder import read_tensors, write_tensors
-from lcg.benchmarks.pictures import contact_sheet
 from lcg.data.store.manifest import difference, plain
 from lcg.generation.trust import Said, described, said_of, trust
 from lcg.generators.base import weights_sha256
 from lcg.guidance import Formula, parse
 from lcg.modules.pieces import Crew, Piece, Ranks
+from lcg.pictures import contact_sheet
 from lcg.pipeline import Pipeline
 from lcg.places import PROVENANCE, claim, made_with, make_writable, refuse_occupied, save_images, write_provenance
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lcg.samples import Draw, Plan
+from lcg.results.samples import Draw, Plan
 
 SHARE = re.compile(r"\b(\d+) of (\d+)(?= samples| systems)")
 """How warnings count samples of the chunk that they are about."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lcg.display import block, quiet, strong
 from lcg.guidance.formula import And, Formula
+from lcg.results.display import block, quiet, strong
 
 RARE = 2e-3
 """A combination of a smaller share is beyond the support: of the few thousand latents that a prior's conditional is

@@ -30,9 +30,7 @@ def own_folder() -> Path:
     if os.environ.get("LCG_MODELS"):
         folder = Path(os.environ["LCG_MODELS"]).expanduser()
         if folder.is_file():
-            raise NotADirectoryError(
-                f"LCG_MODELS must be a folder of models, got the file {folder}; unset or change it"
-            )
+            raise NotADirectoryError(f"LCG_MODELS must be a folder of models, got the file {folder}; change it")
         return folder
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()) / "lcg" / "models"

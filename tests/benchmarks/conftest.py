@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.results.estimates import COLUMNS
 from lcg.benchmarks.results.pairs import COLUMNS as PAIRS
 from lcg.data.avatars import SCHEMA, AvatarSource
 from lcg.data.images import provenance_of
 from lcg.generators.base import pixels_to_x
 from lcg.metrics.judge import Judge
+from lcg.pictures import contact_sheet, strips
 from lcg.weights import save_weights
 
 Line = tuple[Any, ...]

@@ -9,7 +9,7 @@ import torch
 
 from lcg.generation.trust import merged, pooled, said_of
 from lcg.guidance.resampling import pooled as pooled_at_once
-from lcg.samples import Draw
+from lcg.results.samples import Draw
 
 
 def chunk(n: int, *warnings: str) -> tuple[int, dict[str, object]]:

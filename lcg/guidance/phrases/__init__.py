@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import NoReturn
 
-from lcg.display import block, code, note, quiet, strong, table
 from lcg.guidance.formula import Formula
 from lcg.guidance.logic import FormulaError
 from lcg.guidance.phrases.grammar import Choice, Grammar
@@ -18,6 +17,7 @@ from lcg.guidance.phrases.lexicon import Lexicon
 from lcg.guidance.phrases.pieces import Piece, Segmenter
 from lcg.guidance.phrases.words import Word, split
 from lcg.guidance.probability import CompiledFormula
+from lcg.results.display import block, code, note, quiet, strong, table
 from lcg.schema import Schema
 
 __all__ = ["Ambiguity", "Part", "Reading", "read"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.report import embedded
 from lcg.benchmarks.report.embedded import Layer, doubled_from
+from lcg.pictures import contact_sheet, strips
 
 
 def images(n: int) -> np.ndarray:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcg.benchmarks.pictures import contact_sheet, strips
 from lcg.benchmarks.report.job import report_job
 from lcg.benchmarks.report.plots import COLOURS
+from lcg.pictures import contact_sheet, strips
 
 FORMULAS = ("beard & hat", "glasses & smile & ~(beard | hat)")
 ZERO_SHOT = f"generate/{FORMULAS[1]}"

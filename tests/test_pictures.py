@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lcg.benchmarks.pictures import INK, PAPER, contact_sheet, strips
+from lcg.pictures import INK, PAPER, contact_sheet, strips
 
 
 def flat(*shape: int) -> NDArray[np.uint8]:

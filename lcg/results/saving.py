@@ -15,11 +15,11 @@ from torch import Tensor, tensor
 
 from lcg.benchmarks.folder import write_tensors
 from lcg.commands import write_edits
-from lcg.edited import Edits
 from lcg.generation.many import CHUNK, Generation, Request
 from lcg.generation.trust import said_of
 from lcg.places import PROVENANCE, claim, made_with, save_images, write_provenance
-from lcg.samples import Samples
+from lcg.results.edited import Edits
+from lcg.results.samples import Samples
 
 
 def save_samples(samples: Samples, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:

@@ -17,12 +17,12 @@ from torch import Tensor
 from lcg.data.statistics import Statistics
 from lcg.editing import Inversion
 from lcg.generators.base import Generator
-from lcg.given import Images, as_pixels
 from lcg.guidance import Dependence, Support
 from lcg.imaging import Imaging
 from lcg.nets.classifier import TimeConditionedClassifier
 from lcg.nets.denoiser import LatentDenoiser
-from lcg.samples import Sample, Samples
+from lcg.pipeline.given import Images, as_pixels
+from lcg.results.samples import Sample, Samples
 from lcg.schema import Schema
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 

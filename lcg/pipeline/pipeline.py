@@ -23,21 +23,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcg.beliefs import Beliefs
 from lcg.checkpoint import load_networks
-from lcg.display import block, code, strong, table
-from lcg.edited import Edits
 from lcg.editing import EditSession
 from lcg.generators.base import Generator
-from lcg.given import Images
 from lcg.guidance import Formula, parse
 from lcg.guidance.phrases import Reading, read
-from lcg.loading import check_types, find_device, fitting_generator
 from lcg.models.names import find_model
 from lcg.nets.execution import Execution
 from lcg.nets.heads import independent
-from lcg.samples import Samples
-from lcg.sessions import Editable
+from lcg.pipeline.given import Images
+from lcg.pipeline.loading import check_types, find_device, fitting_generator
+from lcg.pipeline.sessions import Editable
+from lcg.results.beliefs import Beliefs
+from lcg.results.display import block, code, strong, table
+from lcg.results.edited import Edits
+from lcg.results.samples import Samples
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 
 PRIOR = "runs/demo/prior/prior.ckpt"
@@ -48,8 +48,8 @@ CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
 class Pipeline(Editable):
     """Generator, prior and classifier that fit together; make one with `lcg.load`.
 
-    Its attributes are those of `lcg.fitted.Fitted`: `generator`, `denoiser`, `classifier`, `statistics`, and the
-    settings `sampling`, `guidance`, `editing` and `inversion`; for others use `dataclasses.replace`.
+    Its attributes are those of `lcg.pipeline.fitted.Fitted`: `generator`, `denoiser`, `classifier`, `statistics`, and
+    the settings `sampling`, `guidance`, `editing` and `inversion`; for others use `dataclasses.replace`.
     """
 
     def generate(self, formula: str | Formula | Reading | None = None, n: int = 16, seed: int = 0) -> Samples:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcg.display import bar, block, code, grid, picture, quiet, strong, table
+from lcg.results.display import bar, block, code, grid, picture, quiet, strong, table
 from lcg.schema import Attribute, Schema
 
 SHOWN = 8

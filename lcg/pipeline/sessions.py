@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lcg.drawing import Drawing
 from lcg.editing import EditResult, EditSession, GuidedEditor, edit_sequence
 from lcg.editing.session import MAX_CHARACTERS
-from lcg.given import Images
 from lcg.guidance import parse_edit
+from lcg.pipeline.drawing import Drawing
+from lcg.pipeline.given import Images
 
 
 @dataclass(frozen=True)

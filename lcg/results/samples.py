@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lcg.display import SHOWN, block, code, grid, note, picture, png, quiet, strong
 from lcg.guidance import Dependence, Formula, Support
+from lcg.results.display import SHOWN, block, code, grid, note, picture, png, quiet, strong
 from lcg.settings import Weight
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Samples:
 
     def sheet(self, columns: int = 8, scale: int = 2) -> Image.Image:
         """All images in reading order, each enlarged by a whole factor."""
-        from lcg.benchmarks.pictures import contact_sheet
+        from lcg.pictures import contact_sheet
 
         return contact_sheet(self.images, columns, scale)
 
@@ -196,7 +196,7 @@ class Samples:
             ValueError: these are some of those that were drawn together.
             OSError: the folder cannot be written.
         """
-        from lcg.saving import save_samples
+        from lcg.results.saving import save_samples
 
         return save_samples(self, folder, overwrite)
 

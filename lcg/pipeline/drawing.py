@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lcg.diffusion import Denoiser, Randomness, StaticSampling, generators, randn
-from lcg.fitted import Fitted
 from lcg.guidance import (
     ClassifierTerm,
     CompiledFormula,
@@ -32,7 +31,8 @@ from lcg.guidance import (
     without_weights,
 )
 from lcg.nets.heads import independent
-from lcg.samples import Draw, Plan
+from lcg.pipeline.fitted import Fitted
+from lcg.results.samples import Draw, Plan
 from lcg.settings import RowWeights, Sampling, Weight
 
 Asked = TypeVar("Asked", bound=Hashable)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import lcg
-from lcg.edited import _statement
-from lcg.given import as_pixels
 from lcg.guidance import log_probability, parse_edit
 from lcg.pipeline import Pipeline
+from lcg.pipeline.given import as_pixels
+from lcg.results.edited import _statement
 
 SHAPE = (3, 64, 64)
 SCHEMA = lcg.Schema((lcg.Attribute("hat"),))

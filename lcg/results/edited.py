@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lcg.display import SHOWN, bar, block, code, grid, picture, quiet, strong, table
 from lcg.guidance import And, Formula, parse_edit
 from lcg.guidance.formula import Beyond, Near
+from lcg.results.display import SHOWN, bar, block, code, grid, picture, quiet, strong, table
 
 if TYPE_CHECKING:
     from lcg.pipeline import Pipeline
@@ -109,7 +109,7 @@ class Edits(Sequence[NDArray[np.uint8]]):
 
     def strip(self, scale: int = 2) -> Image.Image:
         """A row per source: as it was given, as the generator makes it if that differs, after each edit."""
-        from lcg.benchmarks.pictures import strips
+        from lcg.pictures import strips
 
         titles, frames = self._columns
         return strips(np.stack(frames, axis=1), titles, scale)
@@ -130,7 +130,7 @@ class Edits(Sequence[NDArray[np.uint8]]):
             FileExistsError: the folder holds something already.
             OSError: it cannot be written.
         """
-        from lcg.saving import save_edits
+        from lcg.results.saving import save_edits
 
         return save_edits(self, folder, overwrite)
 

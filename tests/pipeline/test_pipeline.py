@@ -18,7 +18,7 @@ from lcg.generators.autoencoder import AvatarAutoencoder, PCAAutoencoder
 from lcg.generators.base import Generator, pixels_to_x
 from lcg.guidance import GuidedConsistency, parse
 from lcg.pipeline import Pipeline, load
-from lcg.samples import Draw
+from lcg.results.samples import Draw
 from lcg.schema import Attribute, Schema
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 

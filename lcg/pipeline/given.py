@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lcg.edited import Edits
-from lcg.samples import Sample, Samples
+from lcg.results.edited import Edits
+from lcg.results.samples import Sample, Samples
 
 Images: TypeAlias = Union[
     NDArray[np.uint8], Image.Image, str, PathLike[str], Sample, Samples, Edits, "Sequence[Images]"
