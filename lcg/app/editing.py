@@ -7,15 +7,11 @@ all edits at once, without what each alone would bring.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Lock
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lcg.app.answers import Belief, Edited, Image, Rival
@@ -24,18 +20,17 @@ from lcg.app.reading import asking, beliefs_of, outputs_of
 from lcg.app.recent import Recent
 from lcg.app.refusal import Refused, in_words, problem_of
 from lcg.app.rivals import METHODS, Method
+from lcg.app.together import Together
 from lcg.app.turns import HURRIED, USUAL, Turns
 from lcg.app.work import Work
 from lcg.baselines.latent_arithmetic import Directional
-from lcg.editing import Editor, EditRequest, GuidedEditor
+from lcg.editing import Editor, EditRequest
 from lcg.pipeline import Pipeline
 
 PREVIEW_STEPS = 20
 """Evaluations of a preview, and as many for its inversion."""
-EDITORS, IMAGES, BELIEFS = 128, 32, 256
-"""Sources, reconstructions and readings that are remembered, for all users together."""
-SMALL = 16_000_000
-"""Weights of prior and classifiers below which a single latent keeps one thread busy at most."""
+IMAGES, BELIEFS = 32, 256
+"""Reconstructions and readings that are remembered, for all users together."""
 
 
 class Editing:
@@ -53,14 +48,13 @@ class Editing:
     def __init__(self, pipeline: Pipeline, gallery: Gallery, turns: Turns) -> None:
         pipeline.editor()  # refuses what cannot edit
         self.pipeline, self.gallery, self.turns = pipeline, gallery, turns
-        self._hurried = replace(pipeline, editing=replace(pipeline.editing, steps=PREVIEW_STEPS))
-        self._editors: Recent[tuple[bytes, bool], GuidedEditor] = Recent(EDITORS)
+        hurried = replace(pipeline, editing=replace(pipeline.editing, steps=PREVIEW_STEPS))
+        self._refined = Together(partial(pipeline.editor, range(1)), turns, USUAL)
+        self._hurried = Together(partial(hurried.editor, range(1)), turns, HURRIED)
         self._reconstructed: Recent[tuple[bytes, bytes], Image] = Recent(IMAGES)
         self._believed: Recent[bytes, dict[str, Belief]] = Recent(BELIEFS)
         self._rivals: Recent[str, Editor] = Recent(len(METHODS))
         self._learning = Lock()
-        weights = sum(w.numel() for net in (pipeline.denoiser, pipeline.classifier) for w in net.parameters())
-        self._threads = 1 if weights < SMALL else torch.get_num_threads()
 
     def beliefs(self, z_0: Tensor) -> dict[str, Belief]:
         """What the classifier believes about a latent (1, *latent)."""
@@ -72,15 +66,14 @@ class Editing:
     def edit(self, work: Work) -> Edited:
         """See `Studio.edit`."""
         self._check(work)
-        arrived = time.monotonic()
-        for single in work.apart() if len(work.standing) > 1 else ():  # a turn for each, so that others go between
-            self.turns.do(partial(self._edited, single), USUAL, arrived)
-        return self.turns.do(lambda: self._shown(work, self._edited(work), preview=False), USUAL, arrived)
+        z_0 = self._edited(work)
+        return self.turns.do(lambda: self._shown(work, z_0, preview=False), HURRIED)
 
     def preview(self, work: Work) -> Edited:
         """See `Studio.preview`."""
         self._check(work)
-        return self.turns.do(lambda: self._shown(work, self._previewed(work), preview=True), HURRIED)
+        z_0 = self._previewed(work)
+        return self.turns.do(lambda: self._shown(work, z_0, preview=True), HURRIED)
 
     def compare(self, work: Work) -> tuple[Rival, ...]:
         """See `Studio.compare`."""
@@ -88,22 +81,15 @@ class Editing:
         return first, *(self._rival(work, method) for method in METHODS)
 
     def _edited(self, work: Work) -> Tensor:
-        with in_words(), threads(self._threads):
-            return work.result(self._editor(work))
+        with in_words():
+            return work.result(self._refined)
 
     def _previewed(self, work: Work) -> Tensor:
         """All edits at once: what each alone would bring is left to the refined image."""
         if not work.edits:
             return work.z_0
-        with in_words(), threads(self._threads):
-            request = EditRequest(work.edits, work.labels, work.strength)
-            return self._editor(work, hurried=True).edit(work.z_0, request).z_0.detach()
-
-    def _editor(self, work: Work, hurried: bool = False) -> GuidedEditor:
-        """One for each source, as an editor remembers what it has computed of its sources."""
-        return self._editors.get(
-            (bytes_of(work.z_0), hurried), partial((self._hurried if hurried else self.pipeline).editor, range(1))
-        )
+        with in_words():
+            return self._hurried.edit(work.z_0, EditRequest(work.edits, work.labels, work.strength)).z_0.detach()
 
     def _shown(self, work: Work, z_0: Tensor, preview: bool) -> Edited:
         if not bool(z_0.isfinite().all()):
@@ -150,17 +136,6 @@ class Editing:
         if method.unit is None or work.strength is None:
             return work.strength if method.unit is None else method.unit
         return method.unit * work.strength / self.pipeline.editing.strength
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Has torch use so many threads meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def bytes_of(tensor: Tensor | None) -> bytes:

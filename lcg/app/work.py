@@ -95,10 +95,6 @@ class Work(EditSession):
         last = {self._attribute(step): place for place, step in enumerate(self.steps)}
         return tuple(step for place, step in enumerate(self.steps) if place in last.values() and step.weight > 0)
 
-    def apart(self) -> tuple[Self, ...]:
-        """Works of one standing step each, whose results this one begins with."""
-        return tuple(self._followed(replace(self.state, steps=(step,))) for step in self.standing)
-
     def asked(self, attribute: str) -> str | None:
         """The text of the step that stands for an attribute, or None."""
         texts: Sequence[str] = [step.text for step in self.steps if self._attribute(step) == attribute]

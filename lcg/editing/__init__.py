@@ -5,6 +5,7 @@ to latents.
 """
 
 from lcg.editing.contract import Editor, EditRequest, EditResult, edit_sequence
+from lcg.editing.each import edit_each, may_share
 from lcg.editing.guided import GuidedEditor
 from lcg.editing.inversion import Inversion, invert, pixel_distance
 from lcg.editing.session import EditSession, Step
@@ -17,7 +18,9 @@ __all__ = [
     "GuidedEditor",
     "Inversion",
     "Step",
+    "edit_each",
     "edit_sequence",
     "invert",
+    "may_share",
     "pixel_distance",
 ]

@@ -225,10 +225,9 @@ class GuidedEditor(Editor):
     def readouts(self, edits: Sequence[Formula]) -> list[tuple[Readout, float | Tensor]]:
         """Of the edits: one formula of all that can have a probability, and the density at each target value."""
         pairs = [pair for edit in edits for pair in edit.conjuncts]
-        others = [Weighted(f, w) if w != 1 else f for f, w in pairs if not isinstance(f, Near)]
+        wanted = formula_of(edits)
         readouts: list[tuple[Readout, float | Tensor]] = []
-        if others:
-            wanted = others[0] if len(others) == 1 else And(tuple(others))
+        if wanted is not None:
             readouts.append((FormulaReadout(wanted, self.dependence), self.weight))
         targets = torch.full((1, len(self.schema)), torch.nan)
         weights = torch.ones(len(self.schema))
@@ -317,6 +316,15 @@ class GuidedEditor(Editor):
     def labels(self, z_0: Tensor) -> Tensor:
         """(B, A) most probable labels of clean latents."""
         return predict_labels(self.schema, self.beliefs(z_0))
+
+
+def formula_of(edits: Sequence[Formula]) -> Formula | None:
+    """One formula of all edits that can have a probability, weighted as they are; None if all ask for a number."""
+    pairs = [pair for edit in edits for pair in edit.conjuncts]
+    others = [Weighted(f, w) if w != 1 else f for f, w in pairs if not isinstance(f, Near)]
+    if not others:
+        return None
+    return others[0] if len(others) == 1 else And(tuple(others))
 
 
 def check_strength(strength: float | Tensor) -> None:
