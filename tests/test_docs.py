@@ -215,7 +215,8 @@ def test_every_public_class_and_function_says_what_it_is() -> None:
 
 def test_every_package_has_a_page_in_the_order_of_a_users_path() -> None:
     pages = dict(reference.packages(ROOT, frozenset({"lcg.commands"})))
-    assert list(pages)[:2] == ["lcg", "lcg.guidance"] and pages["lcg"][0] == "lcg.pipeline"
+    assert list(pages)[:4] == ["lcg", "lcg.pipeline", "lcg.results", "lcg.guidance"]
+    assert pages["lcg"][0] == "lcg.schema" and pages["lcg.pipeline"][0] == "lcg.pipeline.pipeline"
     assert "lcg.commands" not in pages["lcg"] and not {name for name in pages if name.startswith("lcg.app")}
     known = {f"{path.parent.relative_to(ROOT)}".replace("/", ".") for path in (ROOT / "lcg").rglob("__init__.py")}
     assert set(pages) <= known

@@ -2,8 +2,9 @@
 
 What is run is read from the README itself, so a new or changed command is covered as it is written. `lcg` commands and
 snippets run one after another in one folder that looks like a checkout after `make demo`, each on what the ones before
-it left. They are made short by rules (`shortened`) that append options and never take one away. `make` lines are not
-executed here: that they name what they say is checked, and `.ci/run` executes them.
+it left. They are made short by rules (`shortened`) that append options and never take one away. `lcg app` is started,
+asked for its page, and ended. `make` lines are not executed here: that they name what they say is checked, and
+`.ci/run` executes them.
 """
 
 import contextlib
@@ -14,10 +15,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import traceback
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -32,6 +35,7 @@ from PIL import Image
 
 from lcg import cli
 from lcg.benchmarks.worlds.avatars import AvatarWorld
+from lcg.conformance import suite
 from lcg.data.avatars import SCHEMA, AvatarSource
 from lcg.data.images import provenance_of
 from lcg.metrics.judge import Judge
@@ -76,7 +80,7 @@ LEAVES = {
     "label": ("*/manifest.json", "*/sheet.png"),
     "new": ("*/README.md",),
 }
-LEAVES_NOTHING = (("lcg", "store", "info"), ("lcg", "store", "verify"), ("lcg", "check-generator"))
+LEAVES_NOTHING = (("lcg", "store", "info"), ("lcg", "store", "verify"), ("lcg", "check-generator"), ("lcg", "app"))
 BEGUN = ("runs/", "my-generator/", "photos/animals/")
 """Where commands and snippets write."""
 DESTINATION = re.compile(r"--(out|.*\bdirpath)")
@@ -90,7 +94,11 @@ SAYS = {
     "every shipped benchmark": "lcg bench",
     "beside the peers' loops": "lcg.benchmarks.speed",
     "trains those that need training": "lcg fit --config configs/baseline/styleflow.yaml",
+    "checks style and types": "ruff check",
+    "builds the documentation": "mkdocs build --strict",
 }
+ENTERED = ("source", ".venv/bin/activate")
+"""What is typed once; its folder is the one that make installs into."""
 
 
 # --- what the README holds -------------------------------------------------------------------------------------------
@@ -136,9 +144,14 @@ LOCAL = [link for link in LINK.finditer(PROSE) if not re.match(r"\w+:|#", link["
 def test_nothing_in_the_readme_is_passed_over() -> None:
     assert {code["kind"] for code in CODE.finditer(README) if code["kind"] is not None} == {"bash", "python"}
     assert README.count("```") == 2 * sum(code["kind"] is not None for code in CODE.finditer(README))
-    others = [step.label for step in STEPS if step not in FOLLOWED and step not in MADE]
+    others = [step.label for step in STEPS if step not in FOLLOWED and step not in MADE and step.words != ENTERED]
     assert not others, "say in this file how such a command is tried"
     assert MADE and {step.program for step in FOLLOWED} == {"lcg", "python"}
+
+
+def test_the_environment_is_where_make_puts_it() -> None:
+    assert sum(step.words == ENTERED for step in STEPS) == 1
+    assert f"VENV := {ENTERED[1].partition('/')[0]}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_commands_are_read_as_a_shell_reads_them() -> None:
@@ -274,18 +287,35 @@ class Reader:
 
     def run(self, arguments: list[str]) -> int:
         """`lcg ARGUMENTS`, as from a shell."""
+        if arguments[0] == "app":
+            return self.visit(arguments)
         with mock.patch.object(sys, "argv", ["lcg", *arguments]):
             return cli.main(arguments)
 
+    def visit(self, arguments: list[str]) -> int:
+        """Starts the page, asks for it and ends it as Ctrl-C does. Returns 0 if it was there."""
+        command = [sys.executable, "-m", "lcg", *arguments, "--port", "0", "--open", "false"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            told = process.stdout.readline()
+            try:
+                with urllib.request.urlopen(re.search(r"http://\S+", told)[0], timeout=60) as page:
+                    return int(b"gradio_config" not in page.read())
+            finally:
+                process.send_signal(signal.SIGINT)
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """In the checkout, with few renders to compare with; what Lightning leaves in this process is removed."""
+        """In the checkout, with few renders and checks; what Lightning leaves in this process is removed."""
         real, open_before = AvatarWorld.real, getattr(sys.modules.get("wandb"), "run", None)
         with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):  # DDP sets addresses and ranks
             patch.chdir(self.checkout)
             patch.setenv("WANDB_MODE", "offline")
             patch.delenv("WANDB_SERVICE", raising=False)  # W&B's own process, if another test has had one, is gone
             patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment's lcg
+            patch.setattr(
+                suite, "GROUPS", suite.GROUPS[:1]
+            )  # all are in tests/conformance
             patch.setattr(AvatarWorld, "real", lambda self, d, n, split, f=None: real(self, d, min(n, 128), split, f))
             try:
                 yield

@@ -28,7 +28,7 @@ from prose import CODE, Links, Section, between, sections
 
 from lcg import cli
 
-ON_THE_FIRST_PAGE = 2
+ON_THE_FIRST_PAGE = 3
 """Sections of the README: how to begin, and what it is about."""
 
 log = logging.getLogger("mkdocs.hooks.lcg")

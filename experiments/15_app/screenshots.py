@@ -63,14 +63,16 @@ def phone(page: Any) -> None:
 
 
 def edit(page: Any) -> None:
-    """A sample with two edits."""
-    page.locator("#edit .seed").fill("30")
+    """A sample with three edits, one after another, and the strip of them."""
+    page.locator("#edit .seed").fill("36")
     page.locator("#edit [data-do=sample]").click()
-    _settled(page, "the source, not edited")
-    page.locator("#edit input[name=ask-glasses][value=true]").check(force=True)
-    _settled(page, "edited image: +glasses")
-    page.locator("#edit input[name=ask-beard][value=true]").check(force=True)
-    _settled(page, "edited image: +glasses, +beard")
+    _settled(page, "the source, not edited", "no edit yet")
+    edits: list[str] = []
+    for attribute in ("glasses", "smile", "hat"):
+        edits.append(f"+{attribute}")
+        page.locator(f"#edit input[name=ask-{attribute}][value=true]").check(force=True)
+        _settled(page, f"edited image: {', '.join(edits)}", "refined")
+    page.wait_for_timeout(6000)  # the strip's images, which are asked for in a moment of rest
 
 
 def explore(page: Any) -> None:
@@ -81,14 +83,15 @@ def explore(page: Any) -> None:
     page.locator("#explore .picture").wait_for(timeout=WAIT)
 
 
-def _settled(page: Any, alt: str) -> None:
+def _settled(page: Any, alt: str, mark: str) -> None:
     page.locator(f'#edit .edited[alt="{alt}"]').wait_for(timeout=WAIT)
+    page.locator("#edit .mark", has_text=mark).wait_for(timeout=WAIT)
     page.locator("#edit .desk:not(.busy)").wait_for(timeout=WAIT)
 
 
 PICTURES: dict[str, tuple[str, int, int, Any]] = {
     "generate": ("generate", 1280, 860, generate),
-    "edit": ("edit", 1280, 900, edit),
+    "edit": ("edit", 1280, 1080, edit),
     "explore": ("explore", 1280, 900, explore),
     "phone": ("generate", 390, 844, phone),
 }

@@ -68,7 +68,8 @@ class HeldOut:
         held_out = np.flatnonzero(in_validation(index, min(fractions)))  # those of a smaller fraction are among others'
         if len(held_out) < count:
             raise ValueError(
-                f"`gallery` must be at most the {len(held_out)} rows of {store.path} that were held out, got {count}"
+                f"`gallery` must be at most the {len(held_out)} rows of {store.path} that were held out, got {count}; "
+                "ask for fewer"
             )
         drawn = held_out[np.argsort(uniform(index[held_out], STREAM), kind="stable")[:count]]
         return cls(store, np.sort(drawn), min(fractions))

@@ -84,6 +84,7 @@ def same(out: Path, undisturbed: Path) -> None:
     assert files(out) == files(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_killed_twice_comes_to_the_same_results(
     bench_words: Callable, undisturbed: Path, tmp_path: Path
 ) -> None:
