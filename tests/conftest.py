@@ -4,8 +4,9 @@ And a tinier one without images, made for each test: latents whose attributes ca
 """
 
 import json
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,21 @@ SCHEMA = Schema(
     (Attribute("hat"), Attribute("hair", "categorical", ("blond", "red", "black")), Attribute("age", "continuous"))
 )
 SIZE = {"prior": {"width": 64, "steps": 60}, "classifier": {"width": 48, "steps": 80}}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser without a window: the chromium of the system, else that of `playwright install chromium`."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+    with sync_api.sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = ["/usr/bin/chromium", shutil.which("chromium"), shutil.which("google-chrome"), str(own)]
+        path = next((path for path in found if path and Path(path).is_file()), None)
+        if path is None:
+            pytest.skip("needs a chromium: apt install chromium, or playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -380,20 +379,6 @@ def test_a_small_repository_builds_and_with_mistakes_in_it_does_not(tmp_path: Pa
         "<one> is no HTML",
     ):
         assert complaint in built.stderr
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
-    with sync_api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = ["/usr/bin/chromium", shutil.which("chromium"), shutil.which("google-chrome"), str(own)]
-        path = next((path for path in found if path and Path(path).is_file()), None)
-        if path is None:
-            pytest.skip("needs a chromium: apt install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.slow

@@ -313,9 +313,7 @@ class Reader:
             patch.setenv("WANDB_MODE", "offline")
             patch.delenv("WANDB_SERVICE", raising=False)  # W&B's own process, if another test has had one, is gone
             patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment's lcg
-            patch.setattr(
-                suite, "GROUPS", suite.GROUPS[:1]
-            )  # all are in tests/conformance
+            patch.setattr(suite, "GROUPS", suite.GROUPS[:1])  # all are in tests/conformance
             patch.setattr(AvatarWorld, "real", lambda self, d, n, split, f=None: real(self, d, min(n, 128), split, f))
             try:
                 yield

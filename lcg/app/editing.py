@@ -1,8 +1,9 @@
 """The image of a work's state: refined, as a preview, and by other methods.
 
 What an editor knows of a source, above all its inversion, is kept by the source's content, and forgotten when others
-have come since. A refined image is what `Pipeline.session` gives, bit by bit. A preview takes fewer steps and asks for
-all edits at once, without what each alone would bring.
+have come since. A refined image is what `Pipeline.session` gives: bit by bit, or, where others waited at the same time,
+but for rounding (`lcg.app.together`). A preview takes fewer steps and asks for all edits at once, without what each
+alone would bring.
 """
 
 from __future__ import annotations

@@ -4,11 +4,18 @@
   const open = () => { const name = location.hash.slice(1); if (name) tab(name)?.click() }
   addEventListener('hashchange', open)
   document.addEventListener('click', (event) => {
-    const chosen = event.target.closest?.('#tabs button[role=tab][data-tab-id]')
-    if (chosen) history.replaceState(null, '', `#${chosen.dataset.tabId}`)
     const link = event.target.closest?.('.reports a')
     if (link) for (const one of document.querySelectorAll('.reports a')) one === link ? one.setAttribute('aria-current', 'true') : one.removeAttribute('aria-current')
   })
-  const waiting = new MutationObserver(() => { if (tab('generate')) { waiting.disconnect(); open() } })
+  const named = () => {
+    const chosen = document.querySelector('#tabs button[role=tab][aria-selected=true]')
+    if (chosen) history.replaceState(null, '', `#${chosen.dataset.tabId}`)
+  }
+  const waiting = new MutationObserver(() => {
+    if (!tab('generate')) return
+    waiting.disconnect()
+    open()
+    new MutationObserver(named).observe(document.querySelector('#tabs'), {subtree: true, attributeFilter: ['aria-selected']})
+  })
   waiting.observe(document.documentElement, {childList: true, subtree: true})
 })()

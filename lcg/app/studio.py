@@ -255,7 +255,9 @@ class Studio:
         return Work(source.z_0, self.schema, source.labels, code=source.code)
 
     def edit(self, work: Work) -> Edited:
-        """The image of a work's current state, as good as the model makes it: that of `Pipeline.session`, bit by bit.
+        """The image of a work's current state, as good as the model makes it: that of `Pipeline.session`.
+
+        It is so bit by bit; where others wait at the same time, but for rounding.
 
         Raises:
             Refused: it is work of another model, or asks for what cannot be edited.

@@ -155,6 +155,7 @@ def test_a_sample_is_handed_to_the_editor(open_page: OpenPage) -> None:
     page.locator("#tabs button[role=tab][data-tab-id=edit][aria-selected=true]").wait_for(timeout=WAIT)
     page.locator("#edit .original[src]").wait_for(state="attached", timeout=WAIT)
     assert page.locator("#edit .original").get_attribute("src") == shown[1]
+    assert page.evaluate("location.hash") == "#edit"  # so that the address opens the same tab again
 
 
 def test_a_report_is_shown_in_a_frame_in_which_nothing_runs(open_page: OpenPage) -> None:

@@ -1,13 +1,11 @@
 """The report in a browser: nothing is missing, nothing is loaded, nothing runs out of a phone's screen.
 
-Skipped where there is no playwright (the extra `dev`) or no chromium: /usr/bin/chromium, else one on the path, else the
-one that `playwright install chromium` has put where playwright looks.
+Skipped where there is no playwright (the extra `dev`) or no chromium.
 """
 
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,23 +14,8 @@ import pytest
 
 from lcg.benchmarks.report.job import report_job
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
-
 pytestmark = pytest.mark.slow
 DESKTOP, PHONE = 1280, 360
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = ["/usr/bin/chromium", shutil.which("chromium"), shutil.which("google-chrome"), str(own)]
-        path = next((path for path in found if path and Path(path).is_file()), None)
-        if path is None:
-            pytest.skip("needs a chromium: apt install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
