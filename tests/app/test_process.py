@@ -82,7 +82,8 @@ def test_the_process_ends_cleanly_with_a_page_open_and_reached_nobody(
         assert len(list((tmp_path / "tmp").glob("lcg-app-*"))) == 1
         ended = server.stop(number)
         assert ended in [(code, ""), (0, "")]  # 0 where interrupts are ignored, as of jobs in the background
-    assert list((tmp_path / "tmp").iterdir()) == []
+    left = [path.name for path in (tmp_path / "tmp").iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor_")] == []  # torch's own cache of compiled code
 
 
 @pytest.mark.slow
