@@ -4,9 +4,10 @@
     python experiments/15_app/load.py --clients 1
     python experiments/15_app/load.py --clients 20
 
-Every client is a session of its own: it opens the page, draws a sample of its own seed, and then clicks one attribute
-after another without a pause for thought; nothing is asked twice. An edit's time is from sending the request until the
-refined image is there.
+Every client is a session of its own: it opens the page, draws a sample, clicks four attributes one after another
+without a pause for thought, and draws the next sample; nothing is asked twice. An edit's time is from sending the
+request until the refined image is there. The first edit of a sample needs its inversion and one evaluation of the path,
+each further one two: the new edit alone, for the details that it brings, and all together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import httpx
 
 ATTRIBUTES = ("glasses", "smile", "hat", "beard")
 ROUNDS = tuple(product((True, False), repeat=len(ATTRIBUTES)))
-"""Each a sequence of clicks, one attribute after another; then everything is taken back, and the next begins."""
+"""Each a sequence of clicks, one attribute after another; the next begins with another sample."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ async def edits(url: str, number: int, count: int) -> tuple[list[float], list[st
     waits, errors, session = [], [], f"load{number}x{time.time_ns()}"
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         where = address((await client.get("/")).text, "edit")
-        opened = await asked(client, where, session, {"do": "sample", "seed": 1000 + number, "ticket": 0})
-        if "error" in opened:
-            return [], [str(opened["error"])]
         for turn in range(count):
-            clicks = turn % len(ATTRIBUTES) + 1
-            values = ROUNDS[(turn // len(ATTRIBUTES) + number) % len(ROUNDS)]
+            round, clicks = turn // len(ATTRIBUTES), turn % len(ATTRIBUTES) + 1
+            values = ROUNDS[(round + number) % len(ROUNDS)]
             if clicks == 1:
-                await asked(client, where, session, {"do": "reset", "ticket": 0})
+                sample = {"do": "sample", "seed": 1000 * (round + 1) + number, "ticket": 0}
+                opened = await asked(client, where, session, sample)
+                if "error" in opened:
+                    return waits, [*errors, str(opened["error"])]
             wish = dict(zip(ATTRIBUTES[:clicks], values, strict=False))
             begun = time.perf_counter()
             request = {"do": "ask", "ticket": turn + 1, "asked": wish, "weights": {}, "strength": opened_at(opened)}
