@@ -41,7 +41,9 @@ from lcg.results.samples import Samples
 from lcg.settings import Editing, Guidance, Inverting, Sampling
 
 PRIOR = "runs/demo/prior/prior.ckpt"
+"""The prior that `make demo` trains."""
 CLASSIFIER = "runs/demo/classifier/classifier.ckpt"
+"""The classifiers that `make demo` trains."""
 
 
 @dataclass(frozen=True, repr=False)
